@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`STDOUT`: one line per event on standard output, without ever holding the hub.
+
+A pipe whose reader is slow blocks the process that writes to it, and making the descriptor non-blocking would change it
+for every process that shares it. So blocks of at most 4 096 bytes are written behind an I/O watcher: a pipe that is
+reported writable takes that many at once.
+"""
+
+import datetime
+import errno
+import os
+import stat
+import sys
+from collections import deque
+from typing import Any
+
+from gevent import get_hub
+from gevent.lock import BoundedSemaphore
+
+from compysition.actor import Actor, ActorOptions
+from compysition.clock import Timer
+from compysition.errors import ConfigurationError
+from compysition.event import Event, Failure
+
+#: What a writable pipe takes without blocking (PIPE_BUF on Linux).
+BLOCK_BYTES = 4_096
+#: Lines wait at most this long for further ones behind them, in seconds.
+FLUSH_S = 0.01
+
+
+class STDOUT(Actor):
+    """Prints ``[timestamp ]prefix + data`` as one line, and sends the event on if it is connected.
+
+    Lines are written in the order of the events, once per chunk of events and before the process ends. When standard
+    output is closed by its reader, events fail with `BrokenPipeError`.
+
+    Args:
+        name: Its name.
+        complete: Print the whole event, ids and all, instead of its data.
+        prefix: Printed in front of the data.
+        timestamp: Print the local time of printing, to the microsecond, in square brackets.
+
+    >>> from compysition import Director
+    >>> from compysition.actors import STDOUT
+    >>> with Director() as director:
+    ...     _ = director.register_actor(STDOUT, "out", prefix="it is ")
+    ...     director.post("out", "me")
+    it is me
+    """
+
+    # Order is what people read by.
+    options = ActorOptions(concurrency=1)
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        complete: bool = False,
+        prefix: str = "",
+        timestamp: bool = False,
+        blocking_consume: bool = False,
+    ) -> None:
+        super().__init__(name, blocking_consume=blocking_consume)
+        if not isinstance(prefix, str):
+            raise ConfigurationError(f"prefix of {name!r} is {prefix!r}: wanted is text")
+        self.complete = complete
+        self.prefix = prefix
+        self.timestamp = timestamp
+        self._pending: deque[tuple[bytes, Event]] = deque()
+        self._pending_bytes = 0
+        self._timer: Timer | None = None
+        self._writing = BoundedSemaphore()
+
+    def consume(self, event: Event) -> None:
+        """Print `event` and send it on. Waits until standard output takes the line, or others come behind it."""
+        line = self._line(event)
+        # Until its line is written the event is held: a kill in between must not lose it without a name.
+        self.keep(event)
+        self._pending.append((line, event))
+        self._pending_bytes += len(line)
+        if self._pending_bytes >= BLOCK_BYTES or not self.inbox_depth:
+            self._flush()
+        elif self._timer is None:
+            # What is still queued may expire instead of coming here; the lines must not wait for it.
+            self._timer = self._hosted.clock.call_later(FLUSH_S, self._flush_soon)
+
+    def on_drain(self) -> None:
+        """Write what is left."""
+        self._flush()
+
+    def _line(self, event: Event) -> bytes:
+        data: Any = event if self.complete else event.data
+        if isinstance(data, bytes | bytearray):
+            data = data.decode(errors="backslashreplace")
+        stamp = f"[{datetime.datetime.now().isoformat(' ', 'microseconds')}] " if self.timestamp else ""
+        return f"{stamp}{self.prefix}{data}\n".encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
+
+    def _flush_soon(self) -> None:
+        self._timer = None
+        self.background(self._flush, restart=False)
+
+    def _flush(self) -> None:
+        """Write all pending lines, and let their events go on."""
+        with self._writing:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            while self._pending:
+                block = b"".join([line for line, _ in self._pending])[:BLOCK_BYTES]
+                try:
+                    written = self._write(block)
+                except OSError as error:
+                    self._fail_all(error)
+                    return
+                self._let_go(written)
+
+    def _let_go(self, written: int) -> None:
+        """`written` more bytes are out: send the events whose lines are complete."""
+        self._pending_bytes -= written
+        while self._pending and written >= len(self._pending[0][0]):
+            line, event = self._pending.popleft()
+            written -= len(line)
+            self.send_event(event)
+        if written:
+            line, event = self._pending[0]
+            self._pending[0] = (line[written:], event)
+
+    def _fail_all(self, error: OSError) -> None:
+        while self._pending:
+            line, event = self._pending.popleft()
+            self._pending_bytes -= len(line)
+            event.error = Failure.of(error, actor=self.name)
+            self.send_error(event)
+
+    def _write(self, block: bytes) -> int:
+        """Write some of `block`. Waits until the descriptor is writable; returns how many bytes it took."""
+        stream = sys.stdout
+        try:
+            descriptor = stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            # Somebody has put an object without a descriptor there (a test's capture, a notebook): it cannot block.
+            if stream is None or stream.closed:
+                raise OSError(errno.EBADF, "standard output is closed") from None
+            stream.write(block.decode(stream.encoding or "utf-8", "backslashreplace"))
+            stream.flush()
+            return len(block)
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            self._wait_until_writable(descriptor)
+        try:
+            return os.write(descriptor, block)
+        except BlockingIOError:
+            # Somebody else has made it non-blocking, and was faster.
+            return 0
+
+    def _wait_until_writable(self, descriptor: int) -> None:
+        watcher = get_hub().loop.io(descriptor, 2)
+        try:
+            get_hub().wait(watcher)
+        finally:
+            watcher.close()

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`WSGI`: the door for HTTP. A request becomes an event; the event that comes back becomes the answer.
+
+Parsing, rendering and serving are in `compysition.http`; here is only the way from one to the other. An instance is a
+WSGI callable itself, so it can be mounted in another server that runs in the Director's thread.
+"""
+
+import ipaddress
+import random
+from collections.abc import Iterable
+from typing import ClassVar
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from gevent import get_hub, monkey
+
+from compysition import lineage
+from compysition.actor import Actor
+from compysition.deadlines import DeadlineWheel
+from compysition.errors import (
+    ConfigurationError,
+    DeadlineError,
+    DirectorStoppedError,
+    HeaderError,
+    QueueFullError,
+    RequestError,
+    UsageError,
+)
+from compysition.event import Event, Failure
+from compysition.http.body import MAX_BODY_BYTES, decode_body, read_body
+from compysition.http.event import HttpEvent
+from compysition.http.pywsgi import EmbeddedServer
+from compysition.http.request import Request
+from compysition.http.response import Answer, ResponseHead, problem, render
+from compysition.http.tickets import RETRY_DRAINING_S, RETRY_OVERLOAD_S, HttpTicket, failure_answer, unavailable
+from compysition.ledger import Outcome
+from compysition.lineage import TicketState
+
+#: After the stop connections get this long for the last bytes of their answers, in seconds.
+CLOSE_S = 1.0
+
+
+class WSGI(Actor):
+    """Makes an event of each HTTP request, and the answer of the event that comes back to it.
+
+    The first segment of the path behind `base_path` is `event.service`. If there is an outbox of that name, the event
+    goes there, else to all outboxes. Each request gets exactly one answer: the first event of its lineage that reaches
+    this actor; or, with the error's status, the first that fails anywhere; or `no_answer_status` when all have ended;
+    or 504 when `timeout_s` is over.
+
+    An event that arrives with its `error` set is answered as problem details with the error's status. To shape such an
+    answer, an actor on the error path sets `event.response.status` (then `event.data` is rendered), or clears
+    `event.error`.
+
+    Args:
+        name: Its name.
+        base_path: Requests outside this path are answered 404.
+        address: Where the embedded server listens. Loopback by default: its parser is lenient, so put a reverse proxy
+            in front of it on any other address.
+        port: Its port; 0 = a free one.
+        run_server: Whether to start the embedded server.
+        timeout_s: Seconds from the end of a request's head to its answer, at most.
+        max_pending: Requests that may wait for their answer at once; further ones are answered 503.
+        max_body_bytes: Larger bodies are answered 413.
+        no_answer_status: The answer when all events of a request have ended without one.
+
+    Raises:
+        ConfigurationError: an argument makes no sense.
+    """
+
+    answers = True
+    #: What `run_server` is if it is not given.
+    serves_by_default: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        base_path: str = "/",
+        *,
+        address: str = "127.0.0.1",
+        port: int = 8080,
+        run_server: bool | None = None,
+        timeout_s: float = 30.0,
+        max_pending: int = 1000,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        no_answer_status: int = 204,
+        blocking_consume: bool = False,
+    ) -> None:
+        super().__init__(name, blocking_consume=blocking_consume)
+        if not isinstance(base_path, str) or not base_path.startswith("/"):
+            raise ConfigurationError(f"base_path of {name!r} is {base_path!r}: it has to begin with '/'")
+        if not isinstance(port, int) or not 0 <= port <= 65535:
+            raise ConfigurationError(f"port of {name!r} is {port!r}: wanted is a number from 0 to 65535")
+        if not 200 <= no_answer_status <= 599:
+            raise ConfigurationError(f"no_answer_status of {name!r} is {no_answer_status!r}: wanted is 200 to 599")
+        for option, value in (("timeout_s", timeout_s), ("max_pending", max_pending), ("max_body_bytes", max_body_bytes)):
+            if not isinstance(value, int | float) or value <= 0:
+                raise ConfigurationError(f"{option} of {name!r} is {value!r}: wanted is a number above 0")
+        self.base_path = base_path
+        self.address = address
+        self.timeout_s = timeout_s
+        self.max_pending = max_pending
+        self.max_body_bytes = max_body_bytes
+        self.no_answer_status = no_answer_status
+        self.run_server = self.serves_by_default if run_server is None else run_server
+        self._port = port
+        self._server: EmbeddedServer | None = None
+        self._open: set[HttpTicket] = set()
+        self._is_closed = True
+        self._thread = 0
+        self._wheel: DeadlineWheel | None = None
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def pre_hook(self) -> None:
+        """Begin to take requests; start the server if this actor has one."""
+        self._thread = monkey.get_original("threading", "get_ident")()
+        self._wheel = DeadlineWheel(self._hosted.clock)
+        self._is_closed = False
+        if self.run_server:
+            if not _is_loopback(self.address):
+                self.logger.warning(
+                    "%s listens on %s with the embedded server, which is made for loopback: put a reverse proxy "
+                    "in front of it",
+                    self.name,
+                    self.address,
+                )
+            self._server = EmbeddedServer(self, self.address, self._port)
+            self._server.start()
+
+    def post_hook(self) -> None:
+        """Close the server, when its last answers are out."""
+        self._is_closed = True
+        if self._server is not None:
+            self._server.close(timeout_s=CLOSE_S)
+            self._server = None
+        if self._wheel is not None:
+            self._wheel.close()
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens, also when 0 was given."""
+        return self._server.port if self._server is not None else self._port
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for their answer."""
+        return len(self._open)
+
+    def _close_intake(self) -> None:
+        self._is_closed = True
+        if self._server is not None:
+            self._server.stop_accepting()
+
+    def _is_answering(self) -> bool:
+        return bool(self._open)
+
+    def _abort(self) -> None:
+        failure = Failure(DirectorStoppedError, "the Director stopped", 503, retry_after_s=RETRY_DRAINING_S)
+        for ticket in tuple(self._open):
+            ticket.fail(failure)
+
+    def _door(self) -> str | None:
+        if self._server is None:
+            return None
+        url = self._server.url.rstrip("/") + self.base_path
+        return f"{self.name}: {url}  (try: curl -i {url})"
+
+    # ---- answers --------------------------------------------------------------------------------------------------
+
+    def consume(self, event: Event) -> None:
+        """Take `event` as the answer to its request. Never waits."""
+        token = event._lineage
+        ticket = token.ticket if token is not None else None
+        if ticket is None or (isinstance(ticket, HttpTicket) and ticket.door is not self):
+            raise UsageError(
+                f"no request of {self.name!r} waits for event {event.event_id}: an answer has to be the request's own "
+                "event, a copy of it, or made by self.create_event()"
+            )
+        outcome = lineage.answer(event, self._wired.ledger)
+        if outcome is not Outcome.ANSWERED and ticket.late + ticket.second == 1:
+            self.logger.info(
+                "request %s was answered already (%s): event %s is not used",
+                event.meta_id,
+                ticket.state.value,
+                event.event_id,
+                extra={"event_id": event.event_id},
+            )
+
+    # ---- requests -------------------------------------------------------------------------------------------------
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request: the WSGI application. Waits, at most `timeout_s`, for the answer."""
+        status, headers, body = self._answer(environ)
+        start_response(status, headers)
+        return [body] if body else []
+
+    #: The same under the name that WSGI servers know.
+    application = __call__
+
+    def _answer(self, environ: WSGIEnvironment) -> Answer:
+        method: str = environ["REQUEST_METHOD"]
+        if self._is_closed:
+            return unavailable(RETRY_DRAINING_S, method)
+        if monkey.get_original("threading", "get_ident")() != self._thread:
+            self.logger.error("a request came in another thread than the Director's: serve it with gevent's greenlets")
+            return problem(500, method=method)
+        try:
+            request = Request.from_environ(environ, self.base_path)
+            if len(self._open) >= self.max_pending:
+                return unavailable(random.choice(RETRY_OVERLOAD_S), method)
+        except RequestError as error:
+            return failure_answer(Failure.of(error), None, method)
+        assert self._wheel is not None
+        ticket = HttpTicket(self._hosted.clock, self._wheel, self.timeout_s, get_hub().loop)
+        ticket.door = self
+        self._open.add(ticket)
+        try:
+            return self._ask(ticket, request, environ)
+        finally:
+            self._open.discard(ticket)
+            # Only if this greenlet was killed, or something broke, is it still open: what comes then is for nobody.
+            ticket.cancel()
+
+    def _ask(self, ticket: HttpTicket, request: Request, environ: WSGIEnvironment) -> Answer:
+        method = request.method
+        meta_id = request.request_id
+        try:
+            body = read_body(environ, self.max_body_bytes, timeout_s=self.timeout_s)
+            decoded = decode_body(request.content_type, body)
+            event = HttpEvent(decoded.data, request, request.service, meta_id)
+            event.files = decoded.files
+            meta_id = event.meta_id
+            ticket.attach(event)
+            try:
+                self._send(event)
+            finally:
+                # Nothing here may keep the event: its end is the end of the last reference.
+                del event
+            ticket.wait()
+            status, headers, content = self._render(ticket, meta_id, method)
+        except RequestError as error:
+            status, headers, content = failure_answer(Failure.of(error), _urn(meta_id), method)
+        except (DeadlineError, DirectorStoppedError, QueueFullError):
+            # The event never left this door, so nothing was begun.
+            status, headers, content = unavailable(random.choice(RETRY_OVERLOAD_S), method)
+        if meta_id is not None:
+            headers.append(("X-Request-ID", meta_id))
+        return status, headers, content
+
+    def _send(self, event: HttpEvent) -> None:
+        outboxes = self._wired.outboxes
+        self.send_event(event, event.service if event.service in outboxes else None)
+
+    def _render(self, ticket: HttpTicket, meta_id: str, method: str) -> Answer:
+        answer, ticket.answer = ticket.answer, None
+        if ticket.state is not TicketState.ANSWERED or answer is None:
+            return ticket.refusal(self.no_answer_status, _urn(meta_id), method)
+        head = answer.response if isinstance(answer, HttpEvent) else ResponseHead()
+        failure = answer.error
+        if failure is not None and head.status is None and head.content_type is None:
+            return failure_answer(failure, _urn(meta_id), method)
+        try:
+            return render(
+                head,
+                answer.data,
+                method=method,
+                status=failure.status if failure is not None else 200,
+                headers=failure.headers if failure is not None else None,
+            )
+        except (UsageError, HeaderError) as error:
+            self.logger.error(
+                "the answer to request %s cannot be sent: %s",
+                meta_id,
+                error,
+                extra={"event_id": answer.event_id},
+            )
+            return problem(500, instance=_urn(meta_id), method=method)
+
+
+class WSGIServer(WSGI):
+    """`WSGI` that starts the embedded server unless told not to. Arguments: as `WSGI`."""
+
+    serves_by_default = True
+
+
+def _urn(meta_id: str | None) -> str | None:
+    return None if meta_id is None else f"urn:compysition:request:{meta_id}"
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+

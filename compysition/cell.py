@@ -1,0 +1,501 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One actor's runtime half: its queues, how many handlers run, and what becomes of an event that a handler leaves.
+
+An `Actor` holds user code and tools; its `Cell` holds everything the dispatcher needs, so that a user's attributes
+cannot collide with it. Two things live here: readiness (`settle` and what calls it) and the ways on for an event
+(send, keep, give back, fail). Must not know the Director, only a `Host`. Read next: `actor`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gevent import GreenletExit, Timeout, getcurrent
+
+from compysition import deadletter, lineage
+from compysition.backoff import Backoff
+from compysition.clock import Clock, Timer
+from compysition.deadletter import DeadLetter, DeadLetters
+from compysition.dispatch import CHUNK, CHUNK_LEAST_S, CHUNK_MOST_S, Consumer, Dispatcher, Hand
+from compysition.errors import (
+    ActorError,
+    ControlFlow,
+    Fatal,
+    HandlerTimeoutError,
+    NotAnEventError,
+    OutboxNotFoundError,
+    QueueFullError,
+    Retry,
+    RingFullError,
+    StopFlow,
+    suggestion,
+)
+from compysition.event import FRESH, Event, Failure, Tally
+from compysition.ledger import Holding, Ledger, Outcome
+from compysition.queue import Queue, check_is_event
+
+if TYPE_CHECKING:
+    from compysition.ring import Ring
+
+#: An event over which so many handlers were killed, or raised `Fatal`, is poison.
+KILLS_MOST = 3
+#: An event that fails again while it carries an error takes error outboxes so many times.
+ERROR_HOPS_MOST = 3
+
+#: Bits of `Cell.shut`, the reasons for which no handler starts.
+NOT_STARTED = 1
+RESTARTING = 2
+PAUSED = 4
+HELD_BY_RETRY = 8
+
+
+class Host(Protocol):
+    """What a cell needs from whoever runs it: the Director, or a test."""
+
+    clock: Clock
+    dispatcher: Dispatcher
+    dead_letters: DeadLetters
+
+    def crashed(self, cell: "Cell", reason: str) -> None:
+        """The actor has to be restarted. Must not wait."""
+
+    def request_stop(self, reason: str) -> None:
+        """The whole Director has to stop. Must not wait."""
+
+
+class Cell:
+    """The runtime half of the actor `name`.
+
+    Args:
+        name: The actor's name.
+        host: Who runs it.
+        ledger: Where its events are counted.
+        concurrency: How many handlers may run at once.
+        max_retries: How often an event may be given back by `Retry`.
+        backoff: Delays between retries that name none.
+    """
+
+    __slots__ = (
+        *("abandoned", "backoff", "busy_s", "chunk", "concurrency", "failed_after_send", "failures", "host"),
+        *("inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "received"),
+        *("restarts", "retrying", "ring", "running", "shut", "wants_wake", "waiting_puts"),
+        *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_timers"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        ledger: Ledger,
+        *,
+        concurrency: int = 100,
+        max_retries: int = 3,
+        backoff: Backoff | None = None,
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.ledger = ledger
+        self.concurrency = concurrency
+        self.max_retries = max_retries
+        self.backoff = backoff or Backoff()
+        self.logger = logger or logging.getLogger(f"compysition.actor.{name}")
+        #: Queues that end here, and by name those that begin here.
+        self.inboxes: list[Queue] = []
+        self.outboxes: dict[str, list[Queue]] = {}
+        self.error_outboxes: dict[str, list[Queue]] = {}
+        self.ring: Ring | None = None
+        self.kept = Holding(self, "kept")
+        self.retrying = Holding(self, "waiting aside for a retry")
+        self._timers: dict[int, Timer] = {}
+        #: Handlers that run, and those of them that wait for room in a queue.
+        self.running = 0
+        self.waiting_puts = 0
+        self.shut = NOT_STARTED
+        #: Whether it is among the dispatcher's ready cells, and whether a put has to wake it.
+        self.is_queued = False
+        self.wants_wake = False
+        self.chunk = CHUNK
+        self._next_inbox = 0
+        self.busy_s = 0.0
+        self.failures = 0
+        self.failed_after_send = 0
+        self.restarts = 0
+        self.abandoned = 0
+        self._has_warned_of_keep = False
+        #: Called when the outboxes have changed, so that the actor binds its `send_event` anew.
+        self.on_wired: Callable[[], None] = _nothing
+
+    def __repr__(self) -> str:
+        return f"<Cell {self.name}>"
+
+    # ---- readiness ----------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Make `is_queued` and `wants_wake` say what is so. Everyone who changes a condition calls this."""
+        if self.is_queued:
+            return
+        if self.shut or self.waiting_puts or self.running >= self.concurrency:
+            self.wants_wake = False
+        elif self._has_eligible():
+            self.wants_wake = False
+            self.host.dispatcher.make_ready(self)
+        else:
+            self.wants_wake = True
+
+    def wake(self) -> None:
+        """Something was put in while nothing was here (`wants_wake`)."""
+        self.wants_wake = False
+        if not self.is_queued:
+            self.host.dispatcher.make_ready(self)
+
+    def close(self, reason: int) -> None:
+        """Start no further handler, for one more `reason`."""
+        self.shut |= reason
+        self.wants_wake = False
+
+    def open(self, reason: int) -> None:
+        """Take `reason` back."""
+        self.shut &= ~reason
+        self.settle()
+
+    def next_queue(self) -> Queue | None:
+        """The next non-empty queue in turn; None, and settled, when no handler may start."""
+        if not (self.shut or self.waiting_puts or self.running >= self.concurrency):
+            inboxes = self.inboxes
+            ring = self.ring
+            room = 0 if ring is None else ring.room()
+            number = len(inboxes)
+            for step in range(number):
+                index = (self._next_inbox + step) % number
+                queue = inboxes[index]
+                if queue.items and (ring is None or queue.ring is not None or room > 0):
+                    self._next_inbox = (index + 1) % number
+                    return queue
+        self.settle()
+        return None
+
+    def chunk_of(self, queue: Queue) -> int:
+        """How many events of `queue` to handle before the next look at the clock."""
+        number = min(self.chunk, len(queue.items))
+        if self.ring is not None and queue.ring is None:
+            # What is let in at once must fit: each event from outside may put one into the ring. This handler is
+            # counted in the ring's load already, hence the one more.
+            number = max(1, min(number, self.ring.room() + 1))
+        return number
+
+    def chunk_ended(self, took_s: float) -> None:
+        """Adapt the size of a chunk to how long it takes, and look what is next."""
+        self.busy_s += took_s
+        if took_s > CHUNK_MOST_S:
+            self.chunk = max(1, self.chunk >> 1)
+        elif took_s < CHUNK_LEAST_S and self.chunk < CHUNK:
+            self.chunk <<= 1
+        self.settle()
+
+    def begin_waiting_put(self) -> None:
+        """A handler waits for room: start no further one, so that back pressure travels upstream."""
+        self.waiting_puts += 1
+
+    def end_waiting_put(self) -> None:
+        """A handler does not wait for room any more."""
+        self.waiting_puts -= 1
+        self.settle()
+
+    def _has_eligible(self) -> bool:
+        ring = self.ring
+        if ring is None:
+            for queue in self.inboxes:
+                if queue.items:
+                    return True
+            return False
+        from_outside = False
+        for queue in self.inboxes:
+            if queue.items:
+                if queue.ring is not None:
+                    return True
+                from_outside = True
+        if from_outside:
+            if ring.room() > 0:
+                return True
+            ring.gate(self)
+        return False
+
+    # ---- what is held -------------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """Events in the inboxes, waiting senders' ones included."""
+        return sum(len(queue.items) + len(queue.waiting) for queue in self.inboxes)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is queued, in hand, kept, or waiting for a retry."""
+        return not (self.running or self.kept.events or self.retrying.events or self.depth)
+
+    def has_only_kept(self) -> bool:
+        """Whether kept events are all it holds."""
+        return bool(self.kept.events) and not (self.running or self.retrying.events or self.depth)
+
+    # ---- ways on for an event -----------------------------------------------------------------------------------
+
+    def bound_send(self) -> Callable[..., None]:
+        """`send`, or for an actor with one connection the same in fewer steps."""
+        queues = [queue for queues in self.outboxes.values() for queue in queues]
+        if len(queues) != 1:
+            return self.send
+        [queue] = queues
+        slow, enter, items, destination = self.send, self.ledger.enter, queue.items, queue.cell
+        append = items.append
+
+        def send_event(event: Event, queues: str | Iterable[str] | None = None) -> None:
+            try:
+                owner = event._owner
+            except AttributeError:
+                check_is_event(event)
+                raise
+            if queues is not None or len(items) >= queue.limit:
+                return slow(event, queues)
+            # From here on the same as Queue.put, in fewer steps.
+            if owner.sender is self:
+                # Out of a handler's hand, which counts nothing.
+                event._owner = queue
+            elif owner is FRESH:
+                enter(event, queue, getcurrent().__class__ is Consumer)
+            else:
+                return slow(event)
+            append(event)
+            if destination.wants_wake:
+                destination.wake()
+            return None
+
+        return send_event
+
+    def send(self, event: Event, queues: str | Iterable[str] | None = None) -> None:
+        """Send `event` to the outboxes named, by default to all. See `Actor.send_event`."""
+        check_is_event(event)
+        outboxes = self.outboxes
+        if queues is None:
+            targets = [queue for named in outboxes.values() for queue in named]
+        else:
+            targets = []
+            for name in (queues,) if isinstance(queues, str) else queues:
+                if name not in outboxes:
+                    raise OutboxNotFoundError(f"actor {self.name!r} has no outbox {name!r}{suggestion(name, outboxes)}")
+                targets += outboxes[name]
+        self._put_to_all(event, targets)
+
+    def send_error(self, event: Event) -> None:
+        """Send `event` to the error outboxes, or make it a dead letter. See `Actor.send_error`."""
+        check_is_event(event)
+        self.ledger.check(event, self)
+        if isinstance(event.error, BaseException):
+            event.error = Failure.of(event.error, actor=self.name)
+        elif event.error is None:
+            event.error = Failure(ActorError, f"{self.name!r} sent it to its error outbox", actor=self.name)
+        self._route_failure(event)
+
+    def keep(self, event: Event) -> None:
+        """Hold `event` beyond the handler's return."""
+        check_is_event(event)
+        self.ledger.move(event, self.kept, self, in_handler=_handler_cell() is not None)
+
+    def _put_to_all(self, event: Event, targets: Sequence[Queue]) -> None:
+        handler_of = _handler_cell()
+        ledger = self.ledger
+        if not targets:
+            ledger.move(event, self.kept, self, in_handler=handler_of is not None)
+            token = event._lineage
+            ledger.end(event, Outcome.DELIVERED if token is None else token.ticket.on_end_of_flow(event))
+            return
+        if len(targets) == 1:
+            targets[0].put(event, ledger, self, handler_of)
+            return
+        ledger.check(event, self)
+        copies = [event.copy() for _ in range(len(targets) - 1)]
+        # The event itself goes last: whoever is killed half-way still has it in hand, so that it is given back.
+        for queue, each in zip(targets, [*copies, event], strict=True):
+            try:
+                queue.put(each, ledger, self, handler_of)
+            except RingFullError:
+                raise
+            except QueueFullError as error:
+                ledger.move(each, queue, self, in_handler=handler_of is not None)
+                self.bury(each, deadletter.OVERFLOW, Failure.of(error, actor=self.name))
+
+    def bury(self, event: Event, reason: str, failure: Failure | None, inbox: str = "") -> None:
+        """End an owned event as a dead letter."""
+        letter = DeadLetter(event, self.name, inbox, reason, failure, event.attempts, self.host.clock.wall())
+        self.ledger.end(event, Outcome.DEAD, failure)
+        self.host.dead_letters.add(letter)
+        self.logger.warning(
+            "event %s became a dead letter (%s)%s",
+            event.event_id,
+            reason,
+            f": {failure}" if failure is not None else "",
+            extra={"actor": self.name, "event_id": event.event_id},
+        )
+
+    # ---- the handler boundary -----------------------------------------------------------------------------------
+
+    def failed(self, hand: Hand, event: Event, error: BaseException) -> None:
+        """`error` left the handler of `event`: route it, give it back, or end it. May wait for room."""
+        if hand.is_abandoned:
+            return
+        is_in_hand = event._owner is hand
+        if isinstance(error, ControlFlow):
+            self._control(hand, event, error, is_in_hand)
+            return
+        if isinstance(error, Timeout):
+            timeout, error = error, HandlerTimeoutError(f"a timeout ended the handler of {self.name!r}: {error}")
+            error.__traceback__ = timeout.__traceback__
+        if not is_in_hand:
+            self.failed_after_send += 1
+            self.logger.error(
+                "handler raised %s after it had sent event %s on; the event is not failed",
+                type(error).__name__,
+                event.event_id,
+                exc_info=error,
+                extra={"actor": self.name, "event_id": event.event_id},
+            )
+            return
+        self.failures += 1
+        is_again = event.error is not None
+        event.error = Failure.of(error, actor=self.name)
+        if isinstance(error, NotAnEventError | RingFullError) or event.error.status >= 500:
+            self.logger.error(
+                "handler raised %s for event %s",
+                event.error,
+                event.event_id,
+                exc_info=error,
+                extra={"actor": self.name, "event_id": event.event_id},
+            )
+        self._route_failure(event, is_again=is_again, inbox=hand.queue.inbox if hand.queue is not None else "")
+
+    def interrupted(self, hand: Hand, error: BaseException) -> None:
+        """A kill, or an exception that is no `Exception`, left the handler: give the event back. Never waits."""
+        event, queue = hand.event, hand.queue
+        if event is not None and queue is not None and event._owner is hand:
+            self._give_back_killed(event, queue, Failure.of(error, actor=self.name))
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            self.host.request_stop(f"{type(error).__name__} was raised in actor {self.name!r}")
+        elif not hand.is_kill_ours:
+            what = "a consumer was killed" if isinstance(error, GreenletExit) else f"{type(error).__name__} left it"
+            self.host.crashed(self, what)
+
+    def _control(self, hand: Hand, event: Event, flow: ControlFlow, is_in_hand: bool) -> None:
+        queue = hand.queue
+        assert queue is not None
+        if isinstance(flow, StopFlow):
+            if is_in_hand:
+                lineage.answer(event, self.ledger)
+        elif isinstance(flow, Fatal):
+            if is_in_hand:
+                self._give_back_killed(event, queue, Failure.of(flow, actor=self.name))
+            self.host.crashed(self, f"Fatal: {flow}" if str(flow) else "Fatal")
+        elif isinstance(flow, Retry) and is_in_hand:
+            self._retry(event, queue, flow)
+        elif not isinstance(flow, Retry):
+            raise flow
+
+    def _give_back_killed(self, event: Event, queue: Queue, failure: Failure) -> None:
+        tally = _tally(event).at(self)
+        tally.attempts += 1
+        tally.kills += 1
+        if tally.kills >= KILLS_MOST:
+            failure = replace(failure, text=f"its handler was ended {tally.kills} times; {failure.text}".rstrip("; "))
+            event.error = failure
+            self.bury(event, deadletter.POISON, failure, queue.inbox)
+        else:
+            queue.give_back(event)
+
+    def _retry(self, event: Event, queue: Queue, flow: Retry) -> None:
+        tally = _tally(event).at(self)
+        tally.attempts += 1
+        tally.retries += 1
+        if tally.retries > self.max_retries:
+            event.error = Failure(Retry, f"given back {self.max_retries} times", 503, actor=self.name)
+            self.bury(event, deadletter.RETRIES, event.error, queue.inbox)
+            return
+        delay_s = self.backoff.delay_s(tally.retries) if flow.after_s is None else flow.after_s
+        clock = self.host.clock
+        if self.concurrency == 1:
+            # Order rules here: the event goes back to the front and nothing is taken until it is due.
+            queue.give_back(event)
+            self.close(HELD_BY_RETRY)
+            self._timers[0] = clock.call_later(delay_s, self._retry_held)
+            return
+        self.ledger.move(event, self.retrying, self, in_handler=True)
+        self._timers[id(event)] = clock.call_later(delay_s, lambda: self._re_enter(event, queue))
+
+    def _retry_held(self) -> None:
+        self._timers.pop(0, None)
+        self.open(HELD_BY_RETRY)
+
+    def _re_enter(self, event: Event, queue: Queue) -> None:
+        self._timers.pop(id(event), None)
+        queue.re_enter(event, self.ledger, self)
+        self.settle()
+
+    def _route_failure(self, event: Event, *, is_again: bool = False, inbox: str = "") -> None:
+        tally = _tally(event)
+        tally.error_hops = tally.error_hops + 1 if is_again else 1
+        targets = [queue for named in self.error_outboxes.values() for queue in named]
+        if not targets or tally.error_hops > ERROR_HOPS_MOST:
+            self.ledger.move(event, self.kept, self, in_handler=_handler_cell() is not None)
+            self.bury(event, deadletter.FAILED, event.error, inbox)
+            return
+        try:
+            self._put_to_all(event, targets)
+        except QueueFullError as error:
+            self.ledger.move(event, self.kept, self, in_handler=_handler_cell() is not None)
+            self.bury(event, deadletter.OVERFLOW, Failure.of(error, actor=self.name), inbox)
+
+    def warn_of_keep(self, event: Event) -> None:
+        """Say once that an event which had ended was sent: the handler should have kept it."""
+        if not self._has_warned_of_keep:
+            self._has_warned_of_keep = True
+            self.logger.warning(
+                "event %s was sent after its handler had returned, when it counted as delivered: call self.keep(event) "
+                "before the handler returns (said once for this actor)",
+                event.event_id,
+                extra={"actor": self.name, "event_id": event.event_id},
+            )
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def cancel_timers(self) -> None:
+        """Forget when retries are due; their events stay held."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def collect(self, reason: str) -> int:
+        """End everything that is queued, kept or waiting for a retry as dead letters. Returns how many."""
+        self.cancel_timers()
+        number = 0
+        for queue in self.inboxes:
+            for event in queue.clear():
+                self.bury(event, reason, event.error, queue.inbox)
+                number += 1
+        for holding in (self.kept, self.retrying):
+            for event in list(holding.events.values()):
+                self.bury(event, reason, event.error)
+                number += 1
+        return number
+
+
+def _tally(event: Event) -> Tally:
+    if event._tally is None:
+        event._tally = Tally()
+    return event._tally
+
+
+def _handler_cell() -> Cell | None:
+    """The cell inside whose handler the present greenlet is; None outside any handler."""
+    current: Any = getcurrent()
+    return current.hand.sender if current.__class__ is Consumer else None
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,708 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Director`: registers actors, connects them, starts, watches and stops them.
+
+It puts the parts below together and is the only thing that knows them all; each part says itself what it does. Actors
+do not know it. Read next: any file in `actors`.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import gevent
+from gevent import get_hub, getcurrent, monkey
+from gevent.threadpool import ThreadPool
+
+from compysition.actor import Actor, ActorOptions
+from compysition.cell import NOT_STARTED, Cell
+from compysition.clock import Clock
+from compysition.deadletter import DeadLetters
+from compysition.deadlines import DeadlineWheel
+from compysition.dispatch import Consumer, Dispatcher
+from compysition.drain import EXIT_GAVE_UP, EXIT_NOT_STARTED, EXIT_OK, KILL_S, Drain, StopReport
+from compysition.errors import (
+    ConfigurationError,
+    DeadlineError,
+    DirectorStateError,
+    DirectorStoppedError,
+    HandlerTimeoutError,
+    QueueFullError,
+    StartError,
+    WrongContextError,
+)
+from compysition.event import Event
+from compysition.graph import components
+from compysition.hosting import HOST
+from compysition.ledger import Balance, Ledger
+from compysition.lineage import AskTicket, TicketState
+from compysition.logs import LogBridge
+from compysition.loopguard import LoopGuard
+from compysition.parking import Parking
+from compysition.queue import Overflow, Queue
+from compysition.restartlet import RestartPool
+from compysition.signals import Signals
+from compysition.snapshot import Snapshot, look_at_actor, look_at_queue
+from compysition.stacks import format_all
+from compysition.supervisor import ActorState, Intensity, Member, Supervisor
+from compysition.wiring import Endpoint, Wiring
+
+ActorT = TypeVar("ActorT", bound=Actor)
+
+logger = logging.getLogger("compysition.director")
+
+#: Threads for `Actor.offload`: enough that some slow calls do not stop the others, few enough to be no load themselves.
+OFFLOAD_THREADS = 20
+
+NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopping", "stopped"
+
+
+class Director:
+    """Wires actors and runs them.
+
+    Constructing one has no effect outside the object. It belongs to the thread and process that starts it.
+
+    Args:
+        size: Capacity of every queue that names none, in events.
+        name: For logs.
+        max_restarts: Restarts of actors, all together, that are borne in `period_s`; beyond, the Director stops and the
+            exit code is 3.
+        period_s: Length of that period in seconds; an actor that was calm for so long has its backoff reset.
+        stop_timeout_s: Seconds a stop may take before it kills; 25, because supervisors of processes commonly wait 30.
+    """
+
+    def __init__(
+        self,
+        size: int = 500,
+        name: str = "default",
+        *,
+        max_restarts: int = 5,
+        period_s: float = 60.0,
+        stop_timeout_s: float = 25.0,
+    ) -> None:
+        self.name = name
+        self.stop_timeout_s = stop_timeout_s
+        self.clock = Clock()
+        self.dispatcher = Dispatcher(self.clock)
+        self.dead_letters = DeadLetters()
+        self.deadlines = DeadlineWheel(self.clock)
+        self.ledger = Ledger(self._warn_of_keep)
+        self._log_ledger = Ledger(self._warn_of_keep)
+        self._wiring = Wiring(self, self.ledger, self._log_ledger, size, self._make_pool)
+        self._bridges: dict[str, LogBridge] = {}
+        self._services = RestartPool(self.clock, is_started=False)
+        self._supervisor = Supervisor(
+            self.clock,
+            self.dispatcher,
+            self._services,
+            Intensity(max_restarts, period_s),
+            on_escalate=self._escalate,
+        )
+        self._guard = LoopGuard(self.clock)
+        self._state = NEW
+        self._pid = 0
+        self._thread = 0
+        self._hub: Any = None
+        self._keep_alive: Any = None
+        self._threads: ThreadPool | None = None
+        self._stop_reason: str | None = None
+        self._stop_timeout_s: float | None = None
+        self._exit_code = EXIT_OK
+        self._order: list[Member] = []
+        self._drain: Drain | None = None
+        self._report: StopReport | None = None
+        self._blocked: set[Parking] = set()
+
+    def __repr__(self) -> str:
+        return f"<Director {self.name!r} {self._state}, {len(self._wiring.members)} actors>"
+
+    # ---- registering and connecting -----------------------------------------------------------------------------
+
+    def register_actor(
+        self,
+        actor: type[ActorT] | ActorT,
+        name: str,
+        *args: Any,
+        options: ActorOptions | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ActorT:
+        """Add an actor: a class, which is built as ``cls(name, *args, **kwargs)``, or an instance of that name.
+
+        Args:
+            actor: The class or instance.
+            name: Unique within this Director.
+            args: For the constructor, right after `name`.
+            options: Overrides the class attribute `options`; a mapping says only what differs.
+            kwargs: For the constructor.
+
+        Returns:
+            The instance.
+
+        Raises:
+            RegistrationError: the name is taken, the constructor raised, or an option does not exist.
+            DirectorStateError: the Director is running.
+            CompysitionError: what the constructor raised itself, such as `StylesheetError`.
+        """
+        self._check_not_running("register an actor")
+        member = self._wiring.register(actor, name, args, kwargs, options)
+        return member.actor  # type: ignore[return-value]
+
+    def register_log_actor(
+        self,
+        actor: type[ActorT] | ActorT,
+        name: str,
+        *args: Any,
+        options: ActorOptions | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ActorT:
+        """Add an actor that gets every log record under ``compysition`` as an event.
+
+        `event.data` is a dict of plain data, `compysition.logs.LogEntry`, whose text is one readable line. The
+        handler is installed here and removed when the Director has stopped. Arguments and errors: as
+        `register_actor`.
+        """
+        instance = self.register_actor(actor, name, *args, options=options, **kwargs)
+        member = self._wiring.find(instance)
+        self._wiring.log_actors.append(member)
+        queue = self._wiring.outside_queue(member, "log")
+        bridge = self._bridges[name] = LogBridge(member.cell, queue, self._log_ledger)
+        bridge.install()
+        self._services.spawn(bridge.feed, name=f"log feeder of {name!r}")
+        return instance
+
+    def register_error_actor(
+        self,
+        actor: type[ActorT] | ActorT,
+        name: str,
+        *args: Any,
+        options: ActorOptions | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ActorT:
+        """Add the actor to which failed events go whose actor has no error outbox.
+
+        Its own failures go to the dead letters only. Arguments and errors: as `register_actor`.
+
+        Raises:
+            ConfigurationError: there is an error actor already.
+        """
+        if self._wiring.error_actor is not None:
+            raise ConfigurationError(f"{self._wiring.error_actor.name!r} is the error actor already: there can be one")
+        instance = self.register_actor(actor, name, *args, options=options, **kwargs)
+        self._wiring.error_actor = self._wiring.find(instance)
+        return instance
+
+    def connect_queue(
+        self,
+        source: Endpoint,
+        destinations: Endpoint | Iterable[Endpoint],
+        *,
+        capacity: int | None = None,
+        overflow: str | Overflow = Overflow.WAIT,
+    ) -> None:
+        """Connect an outbox of `source` to an inbox of each destination; each connection gets its own queue.
+
+        An outbox is called after its destination and an inbox after its source, unless a side is given as
+        ``(actor, "queue_name")``.
+
+        Args:
+            source: An actor, its name, or ``(actor, "outbox")``.
+            destinations: One or a list of: an actor, its name, or ``(actor, "inbox")``.
+            capacity: In events; by default the Director's `size`.
+            overflow: What a full queue does: ``wait``, ``drop_newest``, ``drop_oldest`` or ``fail``.
+
+        Raises:
+            ActorNotFoundError: a name is not registered.
+            ConnectionTypeError: a side is none of the above.
+            QueueConnectedError: this outbox and this inbox are connected already.
+            ConfigurationError: `capacity` or `overflow` make no sense.
+            DirectorStateError: the Director is running.
+        """
+        self._check_not_running("connect actors")
+        self._wiring.connect(source, destinations, capacity=capacity, overflow=overflow, is_error=False)
+
+    def connect_queue_error(
+        self,
+        source: Endpoint,
+        destinations: Endpoint | Iterable[Endpoint],
+        *,
+        capacity: int | None = None,
+        overflow: str | Overflow = Overflow.WAIT,
+    ) -> None:
+        """Connect an error outbox of `source`: where its failed events go. As `connect_queue` otherwise."""
+        self._check_not_running("connect actors")
+        self._wiring.connect(source, destinations, capacity=capacity, overflow=overflow, is_error=True)
+
+    #: Released scripts used this name.
+    connect_error_queue = connect_queue_error
+
+    def get_actor(self, name: str) -> Actor:
+        """The actor called `name`.
+
+        Raises:
+            ActorNotFoundError: there is none.
+        """
+        return self._wiring.find(name).actor
+
+    # ---- running ------------------------------------------------------------------------------------------------
+
+    def start(self, block: bool = True, until_idle: bool = False) -> StopReport | None:
+        """Start all actors, sinks first and doors last, and go on when all are ready.
+
+        Args:
+            block: Install signal handlers and wait until the Director has stopped. Otherwise return None at once.
+            until_idle: Stop when all finite sources have ended and nothing is queued, in hand, delayed or kept.
+
+        Returns:
+            The report of the stop, if `block`.
+
+        Raises:
+            StartError: an actor did not become ready; those started are stopped again. Its `report` has exit code 2.
+            DirectorStateError: it is running already.
+        """
+        if self._state not in (NEW, STOPPED):
+            raise DirectorStateError(f"Director {self.name!r} is {self._state} already")
+        host = HOST.get()
+        if host is not None:
+            hosted = host.start(self)
+            if hosted is not None:
+                return hosted
+        signals = Signals(on_stop=self.request_stop, report=self._report_so_far, stacks=self.stacks)
+        if block:
+            signals.install()
+        try:
+            self._start_members()
+            if until_idle:
+                self._services.spawn(self._stop_when_idle, restart=False, name="until idle")
+            if host is not None:
+                host.ready(self)
+            return self.block() if block else None
+        finally:
+            if block:
+                signals.remove()
+
+    def stop(self, timeout_s: float | None = None) -> StopReport:
+        """Stop: close intake, drain upstream first, run the hooks; wait until it is done.
+
+        Args:
+            timeout_s: Seconds until what is left is killed; by default `stop_timeout_s`.
+
+        Raises:
+            WrongContextError: called from an actor's greenlet, a hub callback or another thread; `request_stop` works
+                there.
+            DirectorStateError: it was never started.
+        """
+        self._check_may_wait("stop")
+        if self._report is not None and self._state == STOPPED:
+            return self._report
+        if self._state == NEW:
+            raise DirectorStateError(f"Director {self.name!r} was not started")
+        self._stop_timeout_s = timeout_s
+        self.request_stop("stop() was called")
+        return self.block()
+
+    def request_stop(self, reason: str) -> None:
+        """Begin to stop and return at once. May be called from anywhere: actors, threads, signal handlers."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            watcher = self._keep_alive
+            if watcher is not None:
+                watcher.send()
+
+    def block(self) -> StopReport:
+        """Wait until the Director has stopped, and return the report.
+
+        Raises:
+            WrongContextError, DirectorStateError: as `stop`.
+        """
+        self._check_may_wait("block")
+        if self._state == NEW:
+            raise DirectorStateError(f"Director {self.name!r} was not started")
+        place = Parking()
+        self._blocked.add(place)
+        try:
+            while self._state != STOPPED:
+                place.park()
+        finally:
+            self._blocked.discard(place)
+        assert self._report is not None
+        return self._report
+
+    def is_running(self) -> bool:
+        """Whether it was started and has not stopped; true while it drains."""
+        return self._state in (RUNNING, STOPPING)
+
+    def __enter__(self) -> Self:
+        self.start(block=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._state != STOPPED:
+            self.stop()
+
+    # ---- events from outside --------------------------------------------------------------------------------------
+
+    def post(self, actor: Actor | str, event_or_data: Any, inbox: str | None = None) -> None:
+        """Put an event into an actor's inbox, from outside of any actor or from anywhere else.
+
+        Waits for room as any sender does. Before `start` there is nobody to make room. Safe from other threads, which
+        wait until the event is in.
+
+        Args:
+            actor: The actor or its name.
+            event_or_data: An event, or data for a new one.
+            inbox: Name of the inbox; it is what `origin_queue` tells.
+
+        Raises:
+            ActorNotFoundError: there is no such actor.
+            EventNotOwnedError: the event is somebody else's.
+            QueueFullError: before `start`, or from a hub callback: the inbox is full.
+            DirectorStateError: the Director is stopping or has stopped.
+        """
+        member = self._wiring.find(actor)
+        event = event_or_data if isinstance(event_or_data, Event) else Event(event_or_data)
+        if self._state in (NEW, STOPPED) or self._is_own_thread():
+            self._post(member, event, inbox or "")
+        else:
+            self._post_from_thread(member, event, inbox or "")
+
+    def ask(self, actor: Actor | str, event_or_data: Any, timeout_s: float = 30.0) -> Event:
+        """Post an event and wait for what becomes of it.
+
+        The answer is the first event of its lineage that an actor without outbox sends, that `StopFlow` ends, or that
+        reaches an actor which answers requests; if there is none, the last one that a handler finished with.
+
+        Raises:
+            DeadlineError: there was no answer within `timeout_s` seconds.
+            DirectorStateError, WrongContextError: the Director does not run, or not here.
+            UnavailableError: all branches of the event were dropped by overflow policies.
+            Exception: what an event of the lineage failed with; its notes tell the actor and the traceback.
+        """
+        self._check_may_wait("ask", from_actors=True)
+        if self._state != RUNNING:
+            raise DirectorStateError(f"Director {self.name!r} is {self._state}: ask needs it running")
+        member = self._wiring.find(actor)
+        ticket = AskTicket(self.clock, self.deadlines, timeout_s, self._hub.loop)
+        event = event_or_data if isinstance(event_or_data, Event) else Event(event_or_data)
+        ticket.attach(event)
+        # Nothing here may keep the event: its end is the end of the last reference.
+        del event_or_data
+        self._post(member, event, "")
+        del event
+        state = ticket.wait()
+        answer = ticket.answer
+        if answer is not None and answer.error is None:
+            return answer
+        failure = ticket.failure or (answer.error if answer is not None else None)
+        if failure is not None:
+            raise failure.exception()
+        if state is TicketState.ENDED and ticket.has_drop:
+            raise QueueFullError(
+                f"what came from the event sent to {member.name!r} was dropped by overflow policies on the way",
+                queue="",
+                capacity=0,
+            )
+        raise DeadlineError(f"{member.name!r} was asked and there was no answer within {timeout_s:g} s")
+
+    # ---- looking ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """One look at everything, as plain values. Safe from other threads, where it may lag."""
+        queues = [queue for member in self._wiring.members.values() for queue in member.cell.inboxes]
+        by_source: dict[str, list[Queue]] = {}
+        for queue in queues:
+            by_source.setdefault(queue.source, []).append(queue)
+        balance, logs = self._balances()
+        return Snapshot(
+            state=self._state,
+            actors={
+                name: look_at_actor(member, by_source.get(name, ())) for name, member in self._wiring.members.items()
+            },
+            queues={(q.source, q.outbox, q.cell.name, q.inbox): look_at_queue(q) for q in queues},
+            balance=balance,
+            logs=logs,
+        )
+
+    def stacks(self) -> str:
+        """The stacks of all handlers and background greenlets, by actor; what SIGUSR1 prints."""
+        pools = [(name, member.pool) for name, member in self._wiring.members.items()]
+        return format_all(self.dispatcher, pools, self._thread)
+
+    def doors(self) -> list[str]:
+        """One line for each way in from outside."""
+        lines = [member.actor._door() for member in self._wiring.members.values()]
+        return [line for line in lines if line is not None]
+
+    # ---- for actors (`ActorHost`) ---------------------------------------------------------------------------------
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether intake is closed."""
+        return self._state not in (STARTING, RUNNING)
+
+    def crashed(self, cell: Cell, reason: str) -> None:
+        """An actor has to be restarted."""
+        self._supervisor.crashed(self._wiring.members[cell.name], reason)
+
+    def offload(self, function: Callable[..., Any], args: tuple[Any, ...], timeout_s: float | None) -> Any:
+        """Run a blocking function on the Director's threads. See `Actor.offload`."""
+        if self._threads is None:
+            raise DirectorStateError(f"Director {self.name!r} is {self._state}: offload needs it running")
+        timer = None if timeout_s is None else gevent.Timeout.start_new(timeout_s)
+        try:
+            return self._threads.spawn(function, *args).get()
+        except gevent.Timeout as timeout:
+            if timeout is not timer:
+                raise
+            raise HandlerTimeoutError(f"{function!r} took longer than {timeout_s:g} s on its thread") from None
+        finally:
+            if timer is not None:
+                timer.close()
+
+    # ---- starting -----------------------------------------------------------------------------------------------
+
+    def _start_members(self) -> None:
+        self._state = STARTING
+        self._pid, self._thread = os.getpid(), monkey.get_original("threading", "get_ident")()
+        self._hub = get_hub()
+        self._stop_reason = self._report = self._drain = self._stop_timeout_s = None
+        self._exit_code = EXIT_OK
+        self._supervisor.is_closed = False
+        self.dispatcher.bind()
+        # Referenced: a graph in which nothing happens must wait, not die of LoopExit.
+        self._keep_alive = self._hub.loop.async_()
+        self._keep_alive.start(self._begin_stop)
+        self._threads = ThreadPool(OFFLOAD_THREADS, hub=self._hub)
+        self._services.on_exit = self.request_stop
+        self._wiring.complete()
+        for ring in self._wiring.rings:
+            logger.info("ring: %s (holds at most %d events from outside)", ring, ring.limit)
+        self._order = self._start_order()
+        for member in self._order:
+            member.state, member.crash, member.attempts = ActorState.REGISTERED, None, 0
+            member.cell.shut = NOT_STARTED
+            for queue in member.cell.inboxes:
+                queue.open()
+        self._services.start()
+        for bridge in self._bridges.values():
+            bridge.own_cells = frozenset(self._wiring.log_plane()) or bridge.own_cells
+        for member in self._order:
+            error = self._supervisor.start(member) if self._stop_reason is None else None
+            if error is not None or self._stop_reason is not None:
+                self._cannot_start(member, error)
+        self._state = RUNNING
+        self._guard.start()
+        atexit.register(self._at_exit)
+        logger.info("Director %r is running with %d actors", self.name, len(self._order))
+
+    def _start_order(self) -> list[Member]:
+        """Log actors, then sinks first, then those that answer: nobody is fed before its successors are ready."""
+        members = self._wiring.members
+        flow = [cell for part in components([m.cell for m in members.values()], self._wiring.is_cut) for cell in part]
+        downstream_first = [members[cell.name] for cell in reversed(flow)]
+        logs = self._wiring.log_actors
+        return [
+            *logs,
+            *(m for m in downstream_first if m not in logs and not m.actor.answers),
+            *(m for m in downstream_first if m not in logs and m.actor.answers),
+        ]
+
+    def _cannot_start(self, member: Member, error: BaseException | None) -> None:
+        reason = self._stop_reason or f"actor {member.name!r} did not become ready: {error}"
+        self._stop_reason = reason
+        self._exit_code = EXIT_NOT_STARTED
+        self._stop_all()
+        report = self._report
+        if isinstance(error, StartError):
+            error.report = report
+            raise error
+        raise StartError(reason, actor=member.name, report=report) from error
+
+    # ---- stopping -------------------------------------------------------------------------------------------------
+
+    def _begin_stop(self) -> None:
+        """Runs in the hub, woken by `request_stop`."""
+        if self._state == RUNNING:
+            self._state = STOPPING
+            self._services.spawn(self._stop_all, restart=False, name="stop")
+
+    def _stop_all(self) -> None:
+        self._state = STOPPING
+        logger.info("Director %r stops: %s", self.name, self._stop_reason)
+        self._drain = Drain(
+            self._order,
+            self._wiring.log_actors,
+            self._supervisor,
+            self.dispatcher,
+            self.clock,
+            timeout_s=self.stop_timeout_s if self._stop_timeout_s is None else self._stop_timeout_s,
+            are_logs_flushed=lambda: all(bridge.is_flushed() for bridge in self._bridges.values()),
+        )
+        try:
+            self._drain.run()
+        finally:
+            self._report = self._drain.report(self._stop_reason or "", self._exit_code)
+            self._release()
+
+    def _release(self) -> None:
+        """Give everything back: threads, watchers, handlers."""
+        for bridge in self._bridges.values():
+            bridge.remove()
+        self._guard.stop()
+        atexit.unregister(self._at_exit)
+        self.deadlines.close()
+        self.dispatcher.end_idle_consumers()
+        if self._threads is not None:
+            # A function that never returns would make this wait for ever; its thread is left behind.
+            with gevent.Timeout(KILL_S, False):  # type: ignore[arg-type]  # the stubs know no False
+                self._threads.kill()
+            self._threads = None
+        for service in self._services:
+            if service.greenlet is not getcurrent():
+                service.kill()
+        self._keep_alive.close()
+        self._keep_alive = None
+        self._state = STOPPED
+        for place in self._blocked:
+            place.wake()
+
+    def _stop_when_idle(self) -> None:
+        members = [member for member in self._order if member not in self._wiring.log_actors]
+
+        def is_idle() -> bool:
+            return self._state != RUNNING or all(
+                [
+                    member.cell.is_quiet()
+                    and not member.pool.is_alive()
+                    and member.state is ActorState.RUNNING
+                    and member.actor._door() is None
+                    for member in members
+                ]
+            )
+
+        while not self.dispatcher.wait_until(is_idle, 3600.0):
+            pass
+        self.request_stop("everything is done")
+
+    def _escalate(self, reason: str) -> None:
+        self._exit_code = EXIT_GAVE_UP
+        self.request_stop(reason)
+
+    def _at_exit(self) -> None:
+        if self.is_running() and os.getpid() == self._pid and self._is_own_thread():
+            self.request_stop("the interpreter exits")
+            report = self.block()
+            if not report.ok:
+                print(report, file=sys.stderr)
+
+    def _report_so_far(self) -> str:
+        return str(self._drain.report(self._stop_reason or "", self._exit_code)) if self._drain is not None else ""
+
+    # ---- small things ---------------------------------------------------------------------------------------------
+
+    def _make_pool(self, cell: Cell) -> RestartPool:
+        return RestartPool(
+            self.clock,
+            on_death=lambda greenlet: self._supervisor.background_died(self._wiring.members[cell.name], greenlet),
+            on_exit=self.request_stop,
+            on_end=self.dispatcher.notice,
+            is_started=False,
+        )
+
+    def _warn_of_keep(self, event: Event) -> None:
+        current: Any = getcurrent()
+        cell = current.hand.sender if current.__class__ is Consumer else None
+        if cell is not None:
+            cell.warn_of_keep(event)
+
+    def _balances(self) -> tuple[Balance, Balance]:
+        cells = [member.cell for member in self._wiring.members.values()]
+        held = self.dispatcher.held_in_hands()
+        for cell in cells:
+            held += [*cell.kept.events.values(), *cell.retrying.events.values()]
+            for queue in cell.inboxes:
+                held += [*queue.items, *(waiter.event for waiter in queue.waiting if waiter.event is not None)]
+        logs = sum(1 for event in held if event._ledger is self._log_ledger)
+        return self.ledger.balance(len(held) - logs), self._log_ledger.balance(logs)
+
+    def _post(self, member: Member, event: Event, inbox: str) -> None:
+        if self._state in (STOPPING, STOPPED):
+            raise DirectorStateError(f"Director {self.name!r} is {self._state}: it takes no events")
+        queue = self._wiring.outside_queue(member, inbox)
+        if self._state == NEW and len(queue.items) >= queue.capacity:
+            raise QueueFullError(
+                f"the inbox of {member.name!r} is full (capacity {queue.capacity}) and the Director was not started: "
+                "nobody makes room yet",
+                queue=queue.name,
+                capacity=queue.capacity,
+            )
+        current: Any = getcurrent()
+        sender = current.hand.sender if current.__class__ is Consumer else None
+        queue.put(event, member.cell.ledger, sender, sender)
+
+    def _post_from_thread(self, member: Member, event: Event, inbox: str) -> None:
+        if os.getpid() != self._pid:
+            raise WrongContextError(f"Director {self.name!r} was started in another process: make one after the fork")
+        done = monkey.get_original("threading", "Event")()
+        outcome: list[BaseException] = []
+
+        def put() -> None:
+            try:
+                self._post(member, event, inbox)
+            except BaseException as error:
+                # Boundary between threads: the error is raised in the thread that posts.
+                outcome.append(error)
+            finally:
+                done.set()
+
+        def begin() -> None:
+            self._services.spawn(put, restart=False, name="post from a thread")
+
+        self._hub.loop.run_callback_threadsafe(begin)
+        done.wait()
+        if outcome:
+            raise outcome[0]
+
+    def _is_own_thread(self) -> bool:
+        same: bool = self._thread == monkey.get_original("threading", "get_ident")()
+        return same and os.getpid() == self._pid
+
+    def _check_not_running(self, what: str) -> None:
+        if self._state not in (NEW, STOPPED):
+            raise DirectorStateError(f"Director {self.name!r} is {self._state}: {what} before start")
+
+    def _check_may_wait(self, what: str, *, from_actors: bool = False) -> None:
+        """Refuse a call that waits for this Director where it could wait for itself."""
+        if self._state == NEW:
+            return
+        if os.getpid() != self._pid:
+            raise WrongContextError(f"Director {self.name!r} was started in another process: make one after the fork")
+        if not self._is_own_thread():
+            raise WrongContextError(
+                f"{what}() works in the thread that started the Director, not in {threading.current_thread().name!r}: "
+                "call request_stop() or post() from other threads"
+            )
+        current: Any = getcurrent()
+        if current is self._hub:
+            raise WrongContextError(f"{what}() was called from a callback of the event loop: use request_stop()")
+        if from_actors:
+            return
+        caller = None
+        if current.__class__ is Consumer and current.hand.sender is not None:
+            caller = f"a handler of actor {current.hand.sender.name!r}"
+        for name, member in self._wiring.members.items():
+            for greenlet in member.pool:
+                if greenlet.greenlet is current:
+                    caller = f"background greenlet {greenlet.name!r} of actor {name!r}"
+        if current in self._supervisor.hooks:
+            caller = self._supervisor.hooks[current]
+        if caller is not None:
+            raise WrongContextError(f"{what}() was called from {caller}, which it would wait for: use request_stop()")
+
+
+__all__ = ["Director", "DirectorStoppedError"]

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consumers and the dispatcher: who calls the handlers, and when. Here is **the main loop**.
+
+What is ready is an actor (its cell), never an inbox. The dispatcher runs in the hub: it switches to a consumer, and
+the consumer serves one ready cell after the other, a whole pipeline without a greenlet switch, until nothing is ready.
+A handler has blocked when control comes back to the dispatcher before the consumer has parked; another consumer then
+takes over. So there is no greenlet per event, and none is grown without need.
+
+A slice is bounded by the clock and yields through a zero timer: `gevent.sleep(0)` would let neither timers nor sockets
+in. Must not know the Director; of cells it uses what the loop needs. Read next: `cell`, one actor's runtime half.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gevent import Greenlet, GreenletExit, Timeout, get_hub
+
+from compysition.clock import Clock
+from compysition.event import Event
+from compysition.ledger import DELIVERED, Outcome
+from compysition.parking import Parking
+
+if TYPE_CHECKING:
+    from compysition.cell import Cell
+    from compysition.queue import Queue
+
+#: A dispatch slice ends after this many seconds, so that I/O and timers get their turn.
+SLICE_S = 0.002
+#: Events that are handled between two looks at the clock, at most.
+CHUNK = 64
+#: A chunk that took longer than this, in seconds, is halved next time; one far below it may double.
+CHUNK_MOST_S = 0.001
+CHUNK_LEAST_S = 0.0001
+#: How often a condition is looked at that nothing announced, in seconds.
+LOOK_S = 0.05
+#: Parked consumers that are kept for the next burst.
+IDLE_KEPT = 32
+
+
+class Hand:
+    """What a consumer has in hand; the owner of that event.
+
+    A consumer's own, not its actor's: an event that comes back to the same actor over a ring is in the hand of whoever
+    took it then, and of nobody else.
+    """
+
+    __slots__ = ("event", "is_abandoned", "is_blocked", "is_kill_ours", "is_parked", "queue", "sender")
+
+    def __init__(self) -> None:
+        #: The cell whose handler runs, None between chunks. Also the owner protocol: its handler may send the event on.
+        self.sender: Cell | None = None
+        self.event: Event | None = None
+        self.queue: Queue | None = None
+        #: Control went back to the dispatcher before the consumer parked.
+        self.is_blocked = False
+        self.is_parked = False
+        #: Killed by the supervisor: no reason for a further restart.
+        self.is_kill_ours = False
+        #: It survived its kill; everything it had was accounted for.
+        self.is_abandoned = False
+
+    def __repr__(self) -> str:
+        return f"in the hand of {self.sender.name!r}" if self.sender is not None else "an empty hand"
+
+
+class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
+    """A greenlet that calls handlers; shared by all actors of a Director."""
+
+    def __init__(self, dispatcher: "Dispatcher") -> None:
+        Greenlet.__init__(self)
+        self.hand = Hand()
+        self._dispatcher = dispatcher
+
+    def _run(self) -> None:
+        dispatcher = self._dispatcher
+        try:
+            while self._serve_what_is_ready() and dispatcher.park(self):
+                pass
+        finally:
+            dispatcher.consumers.discard(self)
+
+    def _serve_what_is_ready(self) -> bool:
+        """Serve ready cells until there are none, the slice is over, or a handler has blocked.
+
+        Returns False when this consumer has to end.
+        """
+        dispatcher, hand = self._dispatcher, self.hand
+        ready = dispatcher.ready
+        while ready:
+            cell = ready.popleft()
+            cell.is_queued = False
+            queue = cell.next_queue()
+            if queue is None:
+                continue
+            if not self._serve(cell, queue):
+                return False
+            if hand.is_blocked:
+                break
+            if dispatcher.now > dispatcher.slice_end:
+                dispatcher.is_slice_over = True
+                break
+        return True
+
+    def _serve(self, cell: "Cell", queue: "Queue") -> bool:
+        """Handle one chunk of `queue`. Returns False when this consumer has to end."""
+        dispatcher, hand, handler = self._dispatcher, self.hand, queue.handler
+        take = queue.items.popleft
+        cell.running += 1
+        hand.sender = cell
+        hand.queue = queue
+        started = dispatcher.now
+        number = 0
+        goes_on = True
+        event: Event | None = None
+        try:
+            # MAIN LOOP
+            for number in range(1, cell.chunk_of(queue) + 1):
+                hand.event = event = take()
+                event._owner = hand
+                if event._lineage is not None and event._lineage.ticket.is_expired():
+                    event._ledger.end(event, Outcome.EXPIRED)  # type: ignore[union-attr]
+                    continue
+                try:
+                    handler(event)
+                except (Exception, Timeout) as error:
+                    # Boundary: every error of a handler is routed, given back or made a dead letter, and counted.
+                    cell.failed(hand, event, error)
+                if event._owner is hand:
+                    # Written out for speed; these are the words of Ledger.end for `delivered`.
+                    event._owner = DELIVERED
+                    event._ledger.delivered += 1  # type: ignore[union-attr]
+                    if event._lineage is not None:
+                        event._lineage.ticket.note(event, Outcome.DELIVERED, None)
+                if hand.is_blocked:
+                    break
+        except BaseException as error:
+            goes_on = False
+            if hand.is_abandoned:
+                return False
+            cell.interrupted(hand, error)
+            if not isinstance(error, GreenletExit | SystemExit | KeyboardInterrupt):
+                raise
+        finally:
+            # A parked consumer must keep nothing alive: the end of a lineage is seen by its last reference.
+            event = hand.event = None
+            if hand.is_abandoned:
+                goes_on = False
+            else:
+                hand.sender = hand.queue = None
+                cell.running -= 1
+                dispatcher.chunk_ended(cell, queue, number, started)
+        return goes_on
+
+
+class Dispatcher:
+    """The consumers of one Director, and what is ready for them. Belongs to the thread in which it is made.
+
+    Args:
+        clock: Where time comes from.
+
+    Attributes:
+        ready: Cells that have something to do, each at most once.
+        consumers: All consumers that live.
+        now: The clock's reading at the end of the newest chunk.
+    """
+
+    __slots__ = (
+        *("clock", "consumers", "is_slice_over", "now", "ready", "slice_end"),
+        *("_hub", "_idle", "_is_armed", "_timer", "_watchers"),
+    )
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.ready: deque[Cell] = deque()
+        self.consumers: set[Consumer] = set()
+        self.now = 0.0
+        self.slice_end = 0.0
+        self.is_slice_over = False
+        self._idle: list[Consumer] = []
+        #: Whether `_dispatch` is running or on its way.
+        self._is_armed = False
+        self._watchers: set[Parking] = set()
+        self._hub: Any = None
+        self._timer: Any = None
+
+    def bind(self) -> None:
+        """Belong to the present thread's hub from now on. Before that nothing can be made ready."""
+        self._hub = get_hub()
+        self._timer = self._hub.loop.timer(0.0)
+
+    def make_ready(self, cell: "Cell") -> None:
+        """Have `cell` served. It is not among `ready` yet."""
+        cell.is_queued = True
+        self.ready.append(cell)
+        if not self._is_armed:
+            self._is_armed = True
+            self._hub.loop.run_callback(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Switch to consumers until nothing is ready or the slice is over. Runs in the hub."""
+        monotonic = self.clock.monotonic
+        self.now = monotonic()
+        self.slice_end = self.now + SLICE_S
+        self.is_slice_over = False
+        ready = self.ready
+        try:
+            while ready and not self.is_slice_over:
+                if self._idle:
+                    consumer = self._idle.pop()
+                else:
+                    consumer = Consumer(self)
+                    self.consumers.add(consumer)
+                hand = consumer.hand
+                hand.is_blocked = hand.is_parked = False
+                consumer.switch()
+                if not hand.is_parked and not consumer.dead:
+                    hand.is_blocked = True
+                    cell, queue = hand.sender, hand.queue
+                    if cell is not None and queue is not None:
+                        if queue.waiting:
+                            queue.refill()
+                        cell.settle()
+                    self.is_slice_over = self.is_slice_over or monotonic() > self.slice_end
+        finally:
+            if ready:
+                self._timer.start(self._dispatch)
+            else:
+                self._is_armed = False
+
+    def chunk_ended(self, cell: "Cell", queue: "Queue", number: int, started: float) -> None:
+        """Bring everything that may lag by a chunk up to date, and restore readiness."""
+        now = self.now = self.clock.monotonic()
+        queue.taken += number
+        if queue.waiting:
+            queue.refill()
+        cell.chunk_ended(now - started)
+        if cell.ring is not None:
+            cell.ring.open()
+        if self._watchers:
+            self.notice()
+
+    def notice(self) -> None:
+        """Something that `wait_until` may wait for has changed."""
+        for place in self._watchers:
+            place.wake()
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until `condition` holds, at most `timeout_s` seconds. Returns whether it does.
+
+        It is looked at again after chunks and after `notice`, and every `LOOK_S` seconds in any case: a condition may
+        depend on what does not pass here, such as an open request.
+        """
+        deadline = self.clock.monotonic() + timeout_s
+        place = Parking()
+        self._watchers.add(place)
+        try:
+            while not condition():
+                left_s = deadline - self.clock.monotonic()
+                if left_s <= 0:
+                    return False
+                timer = self.clock.call_later(min(left_s, LOOK_S), place.wake)
+                try:
+                    place.park()
+                finally:
+                    timer.cancel()
+        finally:
+            self._watchers.discard(place)
+        return True
+
+    def park(self, consumer: Consumer) -> bool:
+        """Wait for the next thing to do. Returns False when the consumer is not needed any more."""
+        hand = consumer.hand
+        hand.is_parked = True
+        if len(self._idle) >= IDLE_KEPT:
+            return False
+        if self.ready and not self._is_armed:
+            self._is_armed = True
+            self._hub.loop.run_callback(self._dispatch)
+        self._idle.append(consumer)
+        try:
+            while hand.is_parked:
+                self._hub.switch()
+        except GreenletExit:
+            if consumer in self._idle:
+                self._idle.remove(consumer)
+            return False
+        return True
+
+    def end_idle_consumers(self) -> None:
+        """Let every parked consumer end; called when the Director has stopped."""
+        while self._idle:
+            self._idle.pop().kill(block=False)
+
+    def held_in_hands(self) -> list[Event]:
+        """The events that handlers have in hand at this moment."""
+        found = []
+        for consumer in self.consumers:
+            event = consumer.hand.event
+            if event is not None and event._owner is consumer.hand:
+                found.append(event)
+        return found

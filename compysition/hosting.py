@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who runs a script, if it is not the script itself: the command line, or a server's worker process.
+
+A host sets `HOST` around the reading of a script; `Director.start` asks it first. Must not know the Director.
+"""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from compysition.director import Director
+    from compysition.drain import StopReport
+
+
+class ScriptHost(Protocol):
+    """What a host is asked."""
+
+    def start(self, director: "Director") -> "StopReport | None":
+        """The script has called `start`. A report is returned to it at once, and the host starts the Director itself;
+        None lets `start` go on."""
+
+    def ready(self, director: "Director") -> None:
+        """All actors are ready."""
+
+
+#: The host of the script that is being read; None in a plain ``python script.py``.
+HOST: ContextVar[ScriptHost | None] = ContextVar("compysition_host", default=None)

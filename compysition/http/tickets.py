@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ticket of an HTTP request: exactly one answer, by a deadline, and its status.
+
+Must not know sockets or what events hold. Read next: `compysition.actors.wsgi`.
+"""
+
+import random
+from http import HTTPStatus
+
+from compysition.errors import RequestError
+from compysition.event import Failure
+from compysition.http.response import Answer, problem
+from compysition.lineage import Ticket, TicketState
+
+#: `Retry-After` of a refusal because of overload is drawn from here, in whole seconds, so that clients do not come
+#: back all together; while draining it is `RETRY_DRAINING_S`.
+RETRY_OVERLOAD_S = (1, 2, 3)
+RETRY_DRAINING_S = 5
+
+
+class HttpTicket(Ticket):
+    """Waits for the answer to one request of the door `door`."""
+
+    __slots__ = ("door",)
+
+    door: object
+
+    def refusal(self, no_answer_status: int, instance: str | None, method: str) -> Answer:
+        """The answer to a request whose ticket closed without an answering event."""
+        if self.state is TicketState.FAILED and self.failure is not None:
+            return failure_answer(self.failure, instance, method)
+        if self.state is TicketState.ENDED:
+            if self.has_drop:
+                return unavailable(random.choice(RETRY_OVERLOAD_S), method)
+            return no_answer(no_answer_status, instance, method)
+        return problem(HTTPStatus.GATEWAY_TIMEOUT.value, instance=instance, method=method)
+
+
+def failure_answer(failure: Failure, instance: str | None, method: str) -> Answer:
+    """Problem details for a failed event. Only errors made for the caller say more than their status."""
+    is_for_caller = issubclass(failure.error_class, RequestError)
+    return problem(
+        failure.status if 400 <= failure.status <= 599 else 500,
+        failure.text if is_for_caller else "",
+        instance=instance,
+        headers=failure.headers,
+        retry_after_s=failure.retry_after_s,
+        method=method,
+    )
+
+
+def no_answer(status: int, instance: str | None, method: str) -> Answer:
+    """The answer to a request all of whose branches ended without one."""
+    if status >= 400:
+        return problem(status, instance=instance, method=method)
+    phrase = HTTPStatus(status).phrase
+    headers = [] if status in (204, 304) else [("Content-Length", "0")]
+    return f"{status} {phrase}", headers, b""
+
+
+def unavailable(retry_after_s: int, method: str) -> Answer:
+    """503, because of overload or a stop."""
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE.value, retry_after_s=retry_after_s, method=method)

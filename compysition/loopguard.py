@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says who holds the hub: a thread that looks whether the event loop still turns.
+
+While it does not, no other greenlet runs: no request is answered, no deadline noticed. The thread costs the loop
+nothing; it reads the loop's own counter. Read next: `logs`.
+"""
+
+import logging
+import sys
+from typing import Any
+
+from gevent import get_hub, monkey
+from gevent.hub import Hub
+
+from compysition.clock import Clock
+from compysition.stacks import format_frame, running_hand
+
+logger = logging.getLogger("compysition.loopguard")
+
+#: A turn of the hub that takes longer than this, in seconds, is reported.
+HELD_S = 0.1
+#: How often the thread looks, in seconds.
+LOOK_S = 0.025
+#: One place is reported once in so many seconds.
+SILENCE_S = 60.0
+
+
+class LoopGuard:
+    """Watches the hub of the thread in which it is started.
+
+    Args:
+        clock: Where time comes from.
+        held_s: After how many seconds a turn is reported.
+    """
+
+    def __init__(self, clock: Clock, held_s: float = HELD_S) -> None:
+        self._clock = clock
+        self._held_s = held_s
+        # The real things, also in a patched process: a greenlet could not watch the hub that runs it.
+        self._stopped: Any = monkey.get_original("_thread", "allocate_lock")()
+        self._ended: Any = monkey.get_original("_thread", "allocate_lock")()
+        self._loop: Any = None
+        self._thread = 0
+        self._reported: dict[tuple[str, str], float] = {}
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._loop = get_hub().loop
+        if not hasattr(self._loop, "iteration"):
+            return
+        self._thread = monkey.get_original("_thread", "get_ident")()
+        self._stopped.acquire()
+        self._ended.acquire()
+        monkey.get_original("_thread", "start_new_thread")(self._watch, ())
+
+    def stop(self) -> None:
+        """End the thread, and wait until it has."""
+        if self._stopped.locked():
+            self._stopped.release()
+            self._ended.acquire()
+            self._ended.release()
+
+    def _watch(self) -> None:
+        try:
+            turn, since = self._loop.iteration, self._clock.monotonic()
+            # The lock serves as an event: it can be had as soon as `stop` has released it.
+            while not self._stopped.acquire(timeout=LOOK_S):
+                now = self._clock.monotonic()
+                if self._loop.iteration != turn:
+                    turn, since = self._loop.iteration, now
+                elif now - since >= self._held_s:
+                    self._look(now, now - since)
+        finally:
+            self._ended.release()
+
+    def _look(self, now: float, held_s: float) -> None:
+        frame = sys._current_frames().get(self._thread)
+        if frame is None or frame.f_code is Hub.run.__code__:
+            return  # The hub waits for something to happen: nobody holds it.
+        place = (frame.f_code.co_filename, frame.f_code.co_name)
+        if now - self._reported.get(place, -SILENCE_S) < SILENCE_S:
+            return
+        self._reported[place] = now
+        hand = running_hand(frame)
+        sender = hand.sender if hand is not None else None
+        event = hand.event if hand is not None else None
+        actor = sender.name if sender is not None else "(no handler)"
+        event_id = event.event_id if event is not None else ""
+        logger.warning(
+            "the hub has not turned for %.0f ms: actor %s%s holds it; use self.offload for what blocks\n%s",
+            held_s * 1000,
+            actor,
+            f", event {event_id}," if event_id else "",
+            format_frame(frame),
+            extra={"actor": actor, "event_id": event_id},
+        )

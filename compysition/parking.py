@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a greenlet waits for a condition, and how somebody else wakes it.
+
+Must not know events or queues. Read next: `lineage`.
+"""
+
+from typing import Any
+
+from gevent import get_hub, getcurrent
+
+from compysition.errors import WrongContextError
+
+
+class Parking:
+    """The present greenlet's place to wait at. Use it in a loop over the condition, never for one bare switch.
+
+    ::
+
+        place = Parking()
+        while not condition():
+            place.park()
+
+    A greenlet that leaves its wait by an exception takes the wake-up that may be on its way along: a stray switch
+    would break whatever it waits for next.
+    """
+
+    __slots__ = ("_callback", "_greenlet", "_hub")
+
+    def __init__(self) -> None:
+        self._hub = get_hub()
+        self._greenlet = getcurrent()
+        self._callback: Any = None
+        if self._greenlet is self._hub:
+            raise WrongContextError("a callback of the event loop cannot wait: do this in a greenlet")
+
+    def park(self) -> None:
+        """Let others run until `wake` is called, or something else switches here."""
+        try:
+            self._hub.switch()
+        finally:
+            callback, self._callback = self._callback, None
+            if callback is not None:
+                callback.stop()
+
+    def wake(self) -> None:
+        """Make `park` return soon. Any greenlet or hub callback of the same thread may call it, also repeatedly."""
+        if self._callback is None:
+            self._callback = self._hub.loop.run_callback(self._greenlet.switch)

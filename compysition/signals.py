@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process's signals while a Director blocks in `start`.
+
+Handlers only set a flag and wake the loop; the second SIGTERM or SIGINT ends the process from the handler itself, so
+that it works however the first one fares. What was there before is put back. Read next: `director`.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """Handlers for SIGTERM, SIGINT and SIGUSR1.
+
+    Args:
+        on_stop: Called in the handler of the first stop signal with its name; must be safe there.
+        report: What to print before the second one ends the process.
+        stacks: What SIGUSR1 prints.
+    """
+
+    def __init__(
+        self, *, on_stop: Callable[[str], None], report: Callable[[], str], stacks: Callable[[], str]
+    ) -> None:
+        self._on_stop = on_stop
+        self._report = report
+        self._stacks = stacks
+        self._former: dict[int, Any] = {}
+        self._has_stopped = False
+
+    def install(self) -> None:
+        """Set the handlers; in any other thread than the main one this is impossible, and nothing is done."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in STOP_SIGNALS:
+            self._former[number] = signal.signal(number, self._stop)
+        self._former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._print_stacks)
+
+    def remove(self) -> None:
+        """Put back what was there before."""
+        for number, former in self._former.items():
+            # None: it had been set by C code, and Python cannot put that back.
+            signal.signal(number, signal.SIG_DFL if former is None else former)
+        self._former.clear()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._has_stopped:
+            _write(f"{name} again: ending at once\n{self._report()}\n")
+            os._exit(128 + number)
+        self._has_stopped = True
+        self._on_stop(name)
+
+    def _print_stacks(self, number: int, frame: FrameType | None) -> None:
+        _write(self._stacks())
+
+
+def _write(text: str) -> None:
+    # Straight to the descriptor: the buffered stream may be the very thing that the handler has interrupted.
+    try:
+        os.write(sys.stderr.fileno(), text.encode(errors="backslashreplace"))
+    except (OSError, ValueError, AttributeError):
+        return  # No standard error to print to: nothing more can be done from inside a signal handler.

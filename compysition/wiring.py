@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registering and connecting: who is there, and which queue leads where.
+
+The first half of a Director's work, before anything runs. Must not know the Director. Read next: `director`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from compysition.actor import Actor, ActorHost, ActorOptions
+from compysition.cell import Cell
+from compysition.errors import (
+    ActorNotFoundError,
+    CompysitionError,
+    ConfigurationError,
+    ConnectionTypeError,
+    QueueConnectedError,
+    RegistrationError,
+    suggestion,
+)
+from compysition.graph import find_rings, reachable
+from compysition.ledger import Ledger
+from compysition.queue import Overflow, Queue
+from compysition.restartlet import RestartPool
+from compysition.ring import Ring
+from compysition.supervisor import Member
+
+#: One side of a connection: an actor, its name, or either with the name of a queue.
+Endpoint = Actor | str | tuple[Actor | str, str]
+
+
+class Wiring:
+    """The actors and connections of one Director.
+
+    Args:
+        host: What actors are attached to.
+        ledger: For events.
+        log_ledger: For log records.
+        size: Capacity of queues that name none.
+        make_pool: Makes the pool of an actor's background greenlets.
+    """
+
+    def __init__(
+        self,
+        host: ActorHost,
+        ledger: Ledger,
+        log_ledger: Ledger,
+        size: int,
+        make_pool: Callable[[Cell], RestartPool],
+    ) -> None:
+        self._host = host
+        self._ledger = ledger
+        self._log_ledger = log_ledger
+        self._size = check_capacity(size, "size")
+        self._make_pool = make_pool
+        self.members: dict[str, Member] = {}
+        self.log_actors: list[Member] = []
+        self.error_actor: Member | None = None
+        self.rings: list[Ring] = []
+
+    # ---- actors -------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        actor: type[Actor] | Actor,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: ActorOptions | Mapping[str, Any] | None,
+    ) -> Member:
+        """Build the actor if a class is given, and add it.
+
+        Raises:
+            RegistrationError: see `Director.register_actor`.
+        """
+        if not isinstance(name, str) or not name:
+            raise RegistrationError(f"an actor's name has to be text that is not empty, not {name!r}")
+        if name in self.members:
+            other = type(self.members[name].actor).__name__
+            raise RegistrationError(f"the name {name!r} is taken by a {other} already: give each actor its own name")
+        if isinstance(actor, Actor):
+            if args or kwargs:
+                raise RegistrationError(f"{name!r} is registered as an instance: arguments belong to its constructor")
+            if getattr(actor, "name", None) != name:
+                raise RegistrationError(
+                    f"the instance is called {getattr(actor, 'name', None)!r} and cannot be registered as {name!r}"
+                )
+            if actor._cell is not None:
+                raise RegistrationError(f"the instance {name!r} is registered with a Director already")
+        else:
+            actor = _build(actor, name, args, kwargs)
+        try:
+            chosen = ActorOptions.of(type(actor).options, options)
+            if actor._blocking_consume:
+                chosen = ActorOptions.of(chosen, {"concurrency": 1})
+        except ConfigurationError as error:
+            raise RegistrationError(f"actor {name!r} cannot be registered: {error}") from error
+        cell = Cell(
+            name,
+            self._host,
+            self._ledger,
+            concurrency=chosen.concurrency,
+            max_retries=chosen.max_retries,
+            logger=actor.logger,
+        )
+        member = Member(actor, cell, self._make_pool(cell), chosen)
+        self.members[name] = member
+        actor._attach(self._host, cell, member.pool)
+        return member
+
+    def find(self, actor: object) -> Member:
+        """The member for an actor or its name.
+
+        Raises:
+            ActorNotFoundError: there is none here.
+            ConnectionTypeError: it is neither an actor nor a name.
+        """
+        name = actor if isinstance(actor, str) else getattr(actor, "name", None)
+        if not isinstance(actor, str | Actor):
+            raise ConnectionTypeError(
+                f"{actor!r} is a {type(actor).__name__}: wanted is an actor, its name, or (actor, 'queue name')"
+            )
+        member = self.members.get(name) if isinstance(name, str) else None
+        if member is None or (isinstance(actor, Actor) and member.actor is not actor):
+            if isinstance(actor, Actor) and member is not None:
+                raise ActorNotFoundError(f"{actor!r} belongs to another Director; this one has its own {name!r}")
+            raise ActorNotFoundError(f"there is no actor {name!r}{suggestion(str(name), self.members)}")
+        return member
+
+    # ---- connections --------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        source: Endpoint,
+        destinations: Endpoint | Iterable[Endpoint],
+        *,
+        capacity: int | None,
+        overflow: str | Overflow,
+        is_error: bool,
+    ) -> None:
+        """Connect `source` to each of `destinations`; all of them or, if one is wrong, none."""
+        policy = _policy(overflow)
+        size = self._size if capacity is None else check_capacity(capacity, "capacity")
+        sender, outbox = self._endpoint(source)
+        if is_error and sender is self.error_actor:
+            raise ConfigurationError(
+                f"{sender.name!r} is the error actor: its own failures go to the dead letters, never on"
+            )
+        made: list[Queue] = []
+        for destination in self._several(destinations):
+            receiver, inbox = self._endpoint(destination)
+            queue = Queue(
+                sender.name,
+                outbox or receiver.name,
+                receiver.cell,
+                inbox or sender.name,
+                capacity=size,
+                overflow=policy,
+                is_error=is_error,
+            )
+            boxes = sender.cell.error_outboxes if is_error else sender.cell.outboxes
+            for other in [*boxes.get(queue.outbox, ()), *(q for q in made if q.outbox == queue.outbox)]:
+                if other.cell is queue.cell and other.inbox == queue.inbox:
+                    kind = "error outbox" if is_error else "outbox"
+                    raise QueueConnectedError(
+                        f"{kind} {queue.outbox!r} of {sender.name!r} is connected to inbox {queue.inbox!r} of "
+                        f"{receiver.name!r} already: name another outbox or inbox, as in ({receiver.name!r}, 'name')"
+                    )
+            made.append(queue)
+        for queue in made:
+            self._add(sender, queue)
+
+    def outside_queue(self, member: Member, inbox: str) -> Queue:
+        """The queue through which events come that are posted to `inbox` from outside; made when first asked for."""
+        for queue in member.cell.inboxes:
+            if queue.source == "" and queue.inbox == inbox:
+                return queue
+        queue = Queue("", "", member.cell, inbox, capacity=self._size)
+        self._bind(member, queue)
+        member.cell.inboxes.append(queue)
+        return queue
+
+    def complete(self) -> None:
+        """What can only be said when everything is registered and connected: called at every start."""
+        if self.error_actor is not None:
+            for member in self.flow_members():
+                if member is not self.error_actor and not member.cell.error_outboxes:
+                    self.connect(
+                        member.actor, self.error_actor.actor, capacity=None, overflow=Overflow.WAIT, is_error=True
+                    )
+        log_cells = self.log_plane()
+        for member in self.members.values():
+            member.cell.ledger = self._log_ledger if member.cell in log_cells else self._ledger
+        self.rings = find_rings([member.cell for member in self.members.values()], self.is_cut)
+        for member in self.members.values():
+            for queue in member.cell.inboxes:
+                self._bind(member, queue)
+            member.cell.on_wired()
+
+    def log_plane(self) -> set[Cell]:
+        """The cells of log actors, and of actors that only they feed."""
+        if not self.log_actors:
+            return set()
+        roots = {member.cell for member in self.log_actors}
+        fed_by_flow = reachable(
+            member.cell
+            for member in self.members.values()
+            if member.cell not in roots and not self._is_fed_by(member.cell, roots)
+        )
+        return {cell for cell in reachable(roots) if cell in roots or cell not in fed_by_flow}
+
+    def flow_members(self) -> list[Member]:
+        """All members but the log actors."""
+        return [member for member in self.members.values() if member not in self.log_actors]
+
+    def is_cut(self, cell: Cell) -> bool:
+        """Whether circles do not go through this actor: its inbox does not feed its outboxes."""
+        return self.members[cell.name].actor.answers
+
+    def _is_fed_by(self, cell: Cell, roots: set[Cell]) -> bool:
+        return cell in reachable(roots) and any(queue.source for queue in cell.inboxes)
+
+    def _add(self, sender: Member, queue: Queue) -> None:
+        boxes = sender.cell.error_outboxes if queue.is_error else sender.cell.outboxes
+        boxes.setdefault(queue.outbox, []).append(queue)
+        receiver = self.members[queue.cell.name]
+        self._bind(receiver, queue)
+        receiver.cell.inboxes.append(queue)
+        sender.cell.on_wired()
+
+    def _bind(self, member: Member, queue: Queue) -> None:
+        queue.handler = member.actor._handler(queue, member.options)
+
+    def _endpoint(self, endpoint: object) -> tuple[Member, str | None]:
+        if isinstance(endpoint, tuple):
+            if len(endpoint) != 2 or not isinstance(endpoint[1], str) or not endpoint[1]:
+                raise ConnectionTypeError(f"{endpoint!r} is no (actor, 'queue name'): wanted are exactly these two")
+            return self.find(endpoint[0]), endpoint[1]
+        return self.find(endpoint), None
+
+    def _several(self, destinations: object) -> Sequence[object]:
+        if isinstance(destinations, list | set | frozenset):
+            found = list(destinations)
+        elif isinstance(destinations, tuple) and not (len(destinations) == 2 and self._is_named(destinations)):
+            found = list(destinations)
+        else:
+            found = [destinations]
+        if not found:
+            raise ConnectionTypeError("there is no destination to connect to: the list is empty")
+        return found
+
+    def _is_named(self, pair: tuple[object, object]) -> bool:
+        """Whether a pair is (actor, "queue name") rather than two destinations."""
+        return isinstance(pair[1], str) and pair[1] not in self.members
+
+
+def check_capacity(value: object, what: str) -> int:
+    """`value`, if it can be the capacity of a queue.
+
+    Raises:
+        ConfigurationError: it is no number from 1 on.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{what} is {value!r}: wanted is a number of events, from 1 on")
+    return value
+
+
+def _policy(overflow: str | Overflow) -> Overflow:
+    try:
+        return Overflow(overflow)
+    except ValueError:
+        known = [policy.value for policy in Overflow]
+        raise ConfigurationError(
+            f"there is no overflow policy {overflow!r}{suggestion(str(overflow), known)}"
+        ) from None
+
+
+def _build(cls: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Actor:
+    if not (isinstance(cls, type) and issubclass(cls, Actor)):
+        raise RegistrationError(f"{cls!r} cannot be registered as {name!r}: wanted is a subclass of Actor")
+    try:
+        actor: Actor = cls(name, *args, **kwargs)
+    except CompysitionError as error:
+        # Errors made for this moment, such as StylesheetError, keep their class; the note says whose they are.
+        error.add_note(f"while registering actor {name!r} ({cls.__name__})")
+        raise
+    except Exception as error:
+        # Boundary: a user's constructor. Its error is chained, not hidden.
+        raise RegistrationError(
+            f"actor {name!r} cannot be registered: {cls.__name__}() raised {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(actor, "_early"):
+        raise RegistrationError(
+            f"the constructor of {cls.__name__} has not called super().__init__(name): actor {name!r} cannot be used"
+        )
+    if actor.name != name:
+        logging.getLogger("compysition").debug("actor %r was built as %r", name, actor.name)
+        actor.name = name
+    return actor
