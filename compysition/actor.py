@@ -6,8 +6,7 @@ Must not know the Director, only what `ActorHost` says. Read next: `supervisor`,
 """
 
 import inspect
-import logging
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, cast
@@ -18,6 +17,7 @@ from compysition.cell import PAUSED, RESTARTING, Cell, Host
 from compysition.dispatch import Consumer
 from compysition.errors import ConfigurationError, DirectorStateError, suggestion
 from compysition.event import Event
+from compysition.logger import get_logger
 from compysition.parking import Parking
 from compysition.queue import Queue
 from compysition.restartlet import RestartableGreenlet, RestartPool
@@ -62,6 +62,8 @@ class ActorOptions:
             if isinstance(layer, ActorOptions):
                 options = layer
             elif layer is not None:
+                if not isinstance(layer, Mapping):
+                    raise ConfigurationError(f"options are {layer!r}: wanted is an ActorOptions or a mapping")
                 for name in layer:
                     if name not in known:
                         raise ConfigurationError(f"there is no option {name!r}{suggestion(name, known)}")
@@ -108,9 +110,7 @@ class Actor:
     def __init__(self, name: str, *, blocking_consume: bool = False) -> None:
         self.name = name
         #: A logger under ``compysition.actor``; its records carry the actor's name.
-        self.logger: logging.LoggerAdapter[logging.Logger] = ActorLogger(
-            logging.getLogger(f"compysition.actor.{name}"), {"actor": name}
-        )
+        self.logger = get_logger(f"actor.{name}", actor=name)
         self._blocking_consume = blocking_consume
         self._cell: Cell | None = None
         self._host: ActorHost | None = None
@@ -163,8 +163,9 @@ class Actor:
         """For actors that answer: whether a request is still open."""
         return False
 
-    def _abort(self) -> None:
-        """The stop's deadline has come: end whatever is still open. Must not wait."""
+    def _abort(self) -> int:
+        """The stop's deadline has come: end whatever is still open, and return how many. Must not wait."""
+        return 0
 
     def _door(self) -> str | None:
         """One line that says how to reach this actor from outside; None for actors without a door."""
@@ -340,15 +341,6 @@ class Actor:
         if self._host is None:
             raise DirectorStateError(f"actor {self.name!r} is not registered yet: this works from pre_hook on")
         return self._host
-
-
-class ActorLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the actor's name to every record, and keeps what a call says itself."""
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """As `logging.LoggerAdapter.process`."""
-        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
-        return msg, kwargs
 
 
 class Threads:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Backoff:
     """Exponential backoff with jitter.
 
-    The defaults are those of DESIGN section 5: quick enough that one hiccup is not noticed, slow enough that a
+    The defaults are a judgement: quick enough that one hiccup is not noticed, slow enough that a
     service that is down is not hammered; the jitter keeps many processes from coming back in step.
 
     Attributes:

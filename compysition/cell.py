@@ -21,6 +21,8 @@ from compysition.dispatch import CHUNK, CHUNK_LEAST_S, CHUNK_MOST_S, Consumer, D
 from compysition.errors import (
     ActorError,
     ControlFlow,
+    DeadlineError,
+    DirectorStoppedError,
     Fatal,
     HandlerTimeoutError,
     NotAnEventError,
@@ -33,6 +35,7 @@ from compysition.errors import (
 )
 from compysition.event import FRESH, Event, Failure, Tally
 from compysition.ledger import Holding, Ledger, Outcome
+from compysition.logger import RuntimeLogger, get_logger
 from compysition.queue import Queue, check_is_event
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 KILLS_MOST = 3
 #: An event that fails again while it carries an error takes error outboxes so many times.
 ERROR_HOPS_MOST = 3
+
+#: When to come again, for whoever asked for an event that a stop has ended, in seconds.
+RETRY_AFTER_STOP_S = 5.0
 
 #: Bits of `Cell.shut`, the reasons for which no handler starts.
 NOT_STARTED = 1
@@ -80,7 +86,7 @@ class Cell:
         *("abandoned", "backoff", "busy_s", "chunk", "concurrency", "failed_after_send", "failures", "host"),
         *("inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "received"),
         *("restarts", "retrying", "ring", "running", "shut", "wants_wake", "waiting_puts"),
-        *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_timers"),
+        *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_retry_deadline", "_timers"),
     )
 
     def __init__(
@@ -92,7 +98,7 @@ class Cell:
         concurrency: int = 100,
         max_retries: int = 3,
         backoff: Backoff | None = None,
-        logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None,
+        logger: RuntimeLogger | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -100,7 +106,7 @@ class Cell:
         self.concurrency = concurrency
         self.max_retries = max_retries
         self.backoff = backoff or Backoff()
-        self.logger = logger or logging.getLogger(f"compysition.actor.{name}")
+        self.logger = logger or get_logger(f"actor.{name}", actor=name)
         #: Queues that end here, and by name those that begin here.
         self.inboxes: list[Queue] = []
         self.outboxes: dict[str, list[Queue]] = {}
@@ -108,7 +114,10 @@ class Cell:
         self.ring: Ring | None = None
         self.kept = Holding(self, "kept")
         self.retrying = Holding(self, "waiting aside for a retry")
-        self._timers: dict[int, Timer] = {}
+        #: When retries are due, by their event's identity, or 0 for the one that holds the inbox.
+        self._timers: dict[int, tuple[float, Timer, Queue]] = {}
+        #: Set by a stop: retries that are due later are not waited for.
+        self._retry_deadline: float | None = None
         #: Handlers that run, and those of them that wait for room in a queue.
         self.running = 0
         self.waiting_puts = 0
@@ -154,6 +163,15 @@ class Cell:
         """Start no further handler, for one more `reason`."""
         self.shut |= reason
         self.wants_wake = False
+        current: Any = getcurrent()
+        if current.__class__ is Consumer and current.hand.sender is self:
+            # The handler that runs at this moment is the last of its chunk; all others have been interrupted already.
+            current.hand.must_yield = True
+
+    def begin(self) -> None:
+        """Be as before the first start; `open` lets handlers start."""
+        self.shut = NOT_STARTED
+        self._retry_deadline = None
 
     def open(self, reason: int) -> None:
         """Take `reason` back."""
@@ -328,12 +346,14 @@ class Cell:
         letter = DeadLetter(event, self.name, inbox, reason, failure, event.attempts, self.host.clock.wall())
         self.ledger.end(event, Outcome.DEAD, failure)
         self.host.dead_letters.add(letter)
-        self.logger.warning(
+        # A caller's mistake, such as a wrong password, is nothing to wake anybody for.
+        self.logger.log(
+            logging.WARNING if failure is None or failure.status >= 500 else logging.INFO,
             "event %s became a dead letter (%s)%s",
             event.event_id,
             reason,
             f": {failure}" if failure is not None else "",
-            extra={"actor": self.name, "event_id": event.event_id},
+            extra={"event_id": event.event_id},
         )
 
     # ---- the handler boundary -----------------------------------------------------------------------------------
@@ -349,6 +369,9 @@ class Cell:
         if isinstance(error, Timeout):
             timeout, error = error, HandlerTimeoutError(f"a timeout ended the handler of {self.name!r}: {error}")
             error.__traceback__ = timeout.__traceback__
+        if not is_in_hand and isinstance(error, DeadlineError | DirectorStoppedError):
+            # It waited for room when its time ended or the Director stopped; the event has its end, with a name.
+            return
         if not is_in_hand:
             self.failed_after_send += 1
             self.logger.error(
@@ -356,7 +379,7 @@ class Cell:
                 type(error).__name__,
                 event.event_id,
                 exc_info=error,
-                extra={"actor": self.name, "event_id": event.event_id},
+                extra={"event_id": event.event_id},
             )
             return
         self.failures += 1
@@ -368,9 +391,16 @@ class Cell:
                 event.error,
                 event.event_id,
                 exc_info=error,
-                extra={"actor": self.name, "event_id": event.event_id},
+                extra={"event_id": event.event_id},
             )
-        self._route_failure(event, is_again=is_again, inbox=hand.queue.inbox if hand.queue is not None else "")
+        inbox = hand.queue.inbox if hand.queue is not None else ""
+        try:
+            self._route_failure(event, is_again=is_again, inbox=inbox)
+        except Exception as second:
+            # Boundary: data that cannot be copied for several error outboxes, or a stop while this waited for room.
+            self.logger.error("event %s cannot take its error outboxes: %s", event.event_id, second, exc_info=second)
+            if event._owner is hand:
+                self.bury(event, deadletter.FAILED, event.error, inbox)
 
     def interrupted(self, hand: Hand, error: BaseException) -> None:
         """A kill, or an exception that is no `Exception`, left the handler: give the event back. Never waits."""
@@ -419,14 +449,19 @@ class Cell:
             return
         delay_s = self.backoff.delay_s(tally.retries) if flow.after_s is None else flow.after_s
         clock = self.host.clock
+        due = clock.monotonic() + delay_s
+        if self._retry_deadline is not None and due > self._retry_deadline:
+            self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)
+            return
         if self.concurrency == 1:
             # Order rules here: the event goes back to the front and nothing is taken until it is due.
             queue.give_back(event)
             self.close(HELD_BY_RETRY)
-            self._timers[0] = clock.call_later(delay_s, self._retry_held)
+            self._timers[0] = (due, clock.call_later(delay_s, self._retry_held), queue)
             return
         self.ledger.move(event, self.retrying, self, in_handler=True)
-        self._timers[id(event)] = clock.call_later(delay_s, lambda: self._re_enter(event, queue))
+        timer = clock.call_later(delay_s, lambda: self._re_enter(event, queue))
+        self._timers[id(event)] = (due, timer, queue)
 
     def _retry_held(self) -> None:
         self._timers.pop(0, None)
@@ -459,14 +494,14 @@ class Cell:
                 "event %s was sent after its handler had returned, when it counted as delivered: call self.keep(event) "
                 "before the handler returns (said once for this actor)",
                 event.event_id,
-                extra={"actor": self.name, "event_id": event.event_id},
+                extra={"event_id": event.event_id},
             )
 
     # ---- the end ------------------------------------------------------------------------------------------------
 
     def cancel_timers(self) -> None:
         """Forget when retries are due; their events stay held."""
-        for timer in self._timers.values():
+        for _, timer, _ in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
@@ -476,13 +511,34 @@ class Cell:
         number = 0
         for queue in self.inboxes:
             for event in queue.clear():
-                self.bury(event, reason, event.error, queue.inbox)
+                self.bury(event, reason, event.error or _stopped(), queue.inbox)
                 number += 1
         for holding in (self.kept, self.retrying):
             for event in list(holding.events.values()):
-                self.bury(event, reason, event.error)
+                self.bury(event, reason, event.error or _stopped())
                 number += 1
         return number
+
+    def refuse_retries(self, deadline: float) -> int:
+        """Wait for no retry that is due after `deadline`: those become dead letters now. Returns how many."""
+        self._retry_deadline = deadline
+        number = 0
+        for identity, (due, timer, queue) in list(self._timers.items()):
+            if due > deadline:
+                timer.cancel()
+                del self._timers[identity]
+                number += 1
+                event = self.retrying.events.get(identity)
+                if event is None:
+                    # It holds the inbox, at whose front it lies.
+                    event = queue.items.popleft()
+                self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)
+                self.open(HELD_BY_RETRY)
+        return number
+
+
+def _stopped() -> Failure:
+    return Failure(DirectorStoppedError, "the Director stopped", 503, retry_after_s=RETRY_AFTER_STOP_S)
 
 
 def _tally(event: Event) -> Tally:

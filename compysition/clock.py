@@ -27,7 +27,8 @@ class _LoopTimer:
     def __init__(self, delay_s: float, callback: Callable[[], object]) -> None:
         self._callback: Callable[[], object] | None = callback
         self._watcher = gevent.get_hub().loop.timer(max(0.0, delay_s))
-        self._watcher.start(self._fire)
+        # Without `update` the delay would count from when the loop last looked at the time, before what runs now.
+        self._watcher.start(self._fire, update=True)
 
     def _fire(self) -> None:
         callback = self._callback

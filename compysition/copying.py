@@ -3,7 +3,8 @@
 
 One rule: what cannot change is shared; plain dicts, lists, tuples and sets are copied structurally; everything else
 is asked through `copy.deepcopy`, so a class decides with ``__deepcopy__`` and may answer with itself. lxml elements
-and trees copy themselves that way.
+and trees copy themselves that way; the result of a stylesheet is shared, because lxml's copy of it forgets how
+``xsl:output`` wants it written (docs/decisions): read it, and change a ``deepcopy`` of its root.
 Must not know events. Read next: `event`.
 """
 
@@ -58,6 +59,6 @@ def _copy_structure(data: Any) -> Any:
         return {value if value.__class__ in IMMUTABLE else _copy_structure(value) for value in data}
     if cls is bytearray:
         return bytearray(data)
-    if isinstance(data, Enum):
+    if isinstance(data, Enum) or cls.__name__ == "_XSLTResultTree":
         return data
     return deepcopy(data)

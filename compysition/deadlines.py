@@ -66,9 +66,10 @@ class DeadlineWheel:
 
     def _turn(self) -> None:
         self._timer = None
-        now = int(self._clock.monotonic() / TICK_S)
-        for index in sorted(index for index in self._buckets if index <= now):
+        now = self._clock.monotonic()
+        # Multiplied, never divided: a time of exactly one bucket must not be rounded below it.
+        for index in sorted(index for index in self._buckets if index * TICK_S <= now):
             for entry in self._buckets.pop(index, {}).values():
                 entry.expire()
-        if self._buckets and self._timer is None:
+        if self._buckets and (self._timer is None or min(self._buckets) < self._due):
             self._arm(min(self._buckets))

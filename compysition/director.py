@@ -6,7 +6,6 @@ do not know it. Read next: any file in `actors`.
 """
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -19,7 +18,7 @@ from gevent import get_hub, getcurrent, monkey
 from gevent.threadpool import ThreadPool
 
 from compysition.actor import Actor, ActorOptions
-from compysition.cell import NOT_STARTED, Cell
+from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
 from compysition.deadlines import DeadlineWheel
@@ -29,7 +28,6 @@ from compysition.errors import (
     ConfigurationError,
     DeadlineError,
     DirectorStateError,
-    DirectorStoppedError,
     HandlerTimeoutError,
     QueueFullError,
     StartError,
@@ -40,20 +38,21 @@ from compysition.graph import components
 from compysition.hosting import HOST
 from compysition.ledger import Balance, Ledger
 from compysition.lineage import AskTicket, TicketState
+from compysition.logger import get_logger
 from compysition.logs import LogBridge
 from compysition.loopguard import LoopGuard
 from compysition.parking import Parking
 from compysition.queue import Overflow, Queue
 from compysition.restartlet import RestartPool
 from compysition.signals import Signals
-from compysition.snapshot import Snapshot, look_at_actor, look_at_queue
+from compysition.snapshot import Snapshot, key_of, look_at_actor, look_at_queue
 from compysition.stacks import format_all
 from compysition.supervisor import ActorState, Intensity, Member, Supervisor
 from compysition.wiring import Endpoint, Wiring
 
 ActorT = TypeVar("ActorT", bound=Actor)
 
-logger = logging.getLogger("compysition.director")
+logger = get_logger("director")
 
 #: Threads for `Actor.offload`: enough that some slow calls do not stop the others, few enough to be no load themselves.
 OFFLOAD_THREADS = 20
@@ -101,6 +100,8 @@ class Director:
             self._services,
             Intensity(max_restarts, period_s),
             on_escalate=self._escalate,
+            is_start_refused=lambda: self._supervisor.is_closed
+            or (self._state == STARTING and self._stop_reason is not None),
         )
         self._guard = LoopGuard(self.clock)
         self._state = NEW
@@ -335,6 +336,11 @@ class Director:
         """Whether it was started and has not stopped; true while it drains."""
         return self._state in (RUNNING, STOPPING)
 
+    @property
+    def last_report(self) -> StopReport | None:
+        """The report of the newest stop; None before the first, and while it runs again."""
+        return self._report
+
     def __enter__(self) -> Self:
         self.start(block=False)
         return self
@@ -380,8 +386,9 @@ class Director:
         Raises:
             DeadlineError: there was no answer within `timeout_s` seconds.
             DirectorStateError, WrongContextError: the Director does not run, or not here.
-            UnavailableError: all branches of the event were dropped by overflow policies.
-            Exception: what an event of the lineage failed with; its notes tell the actor and the traceback.
+            QueueFullError: all branches of the event were dropped by overflow policies.
+            Exception: what an event of the lineage failed with, or the error that the answer carries; its notes tell
+                the actor and the traceback.
         """
         self._check_may_wait("ask", from_actors=True)
         if self._state != RUNNING:
@@ -423,7 +430,7 @@ class Director:
             actors={
                 name: look_at_actor(member, by_source.get(name, ())) for name, member in self._wiring.members.items()
             },
-            queues={(q.source, q.outbox, q.cell.name, q.inbox): look_at_queue(q) for q in queues},
+            queues={key_of(queue): look_at_queue(queue) for queue in queues},
             balance=balance,
             logs=logs,
         )
@@ -455,7 +462,7 @@ class Director:
             raise DirectorStateError(f"Director {self.name!r} is {self._state}: offload needs it running")
         timer = None if timeout_s is None else gevent.Timeout.start_new(timeout_s)
         try:
-            return self._threads.spawn(function, *args).get()
+            outcome: tuple[Any, BaseException | None] = self._threads.spawn(_call_on_thread, function, args).get()
         except gevent.Timeout as timeout:
             if timeout is not timer:
                 raise
@@ -463,6 +470,10 @@ class Director:
         finally:
             if timer is not None:
                 timer.close()
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result
 
     # ---- starting -----------------------------------------------------------------------------------------------
 
@@ -485,7 +496,8 @@ class Director:
         self._order = self._start_order()
         for member in self._order:
             member.state, member.crash, member.attempts = ActorState.REGISTERED, None, 0
-            member.cell.shut = NOT_STARTED
+            member.cell.begin()
+            member.pool.reset()
             for queue in member.cell.inboxes:
                 queue.open()
         self._services.start()
@@ -705,4 +717,10 @@ class Director:
             raise WrongContextError(f"{what}() was called from {caller}, which it would wait for: use request_stop()")
 
 
-__all__ = ["Director", "DirectorStoppedError"]
+def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Call `function`, and hand its error over as a value: the thread pool would print it as one that nobody sees."""
+    try:
+        return function(*args), None
+    except BaseException as error:
+        # Boundary between threads: raised again where `offload` was called.
+        return None, error

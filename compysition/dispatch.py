@@ -45,15 +45,15 @@ class Hand:
     took it then, and of nobody else.
     """
 
-    __slots__ = ("event", "is_abandoned", "is_blocked", "is_kill_ours", "is_parked", "queue", "sender")
+    __slots__ = ("event", "is_abandoned", "is_kill_ours", "is_parked", "must_yield", "queue", "sender")
 
     def __init__(self) -> None:
         #: The cell whose handler runs, None between chunks. Also the owner protocol: its handler may send the event on.
         self.sender: Cell | None = None
         self.event: Event | None = None
         self.queue: Queue | None = None
-        #: Control went back to the dispatcher before the consumer parked.
-        self.is_blocked = False
+        #: End the chunk after this event: control went back to the dispatcher, or the cell was closed meanwhile.
+        self.must_yield = False
         self.is_parked = False
         #: Killed by the supervisor: no reason for a further restart.
         self.is_kill_ours = False
@@ -95,7 +95,7 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
                 continue
             if not self._serve(cell, queue):
                 return False
-            if hand.is_blocked:
+            if hand.must_yield:
                 break
             if dispatcher.now > dispatcher.slice_end:
                 dispatcher.is_slice_over = True
@@ -132,7 +132,7 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
                     event._ledger.delivered += 1  # type: ignore[union-attr]
                     if event._lineage is not None:
                         event._lineage.ticket.note(event, Outcome.DELIVERED, None)
-                if hand.is_blocked:
+                if hand.must_yield:
                     break
         except BaseException as error:
             goes_on = False
@@ -148,6 +148,7 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
                 goes_on = False
             else:
                 hand.sender = hand.queue = None
+                hand.is_kill_ours = False
                 cell.running -= 1
                 dispatcher.chunk_ended(cell, queue, number, started)
         return goes_on
@@ -212,10 +213,10 @@ class Dispatcher:
                     consumer = Consumer(self)
                     self.consumers.add(consumer)
                 hand = consumer.hand
-                hand.is_blocked = hand.is_parked = False
+                hand.must_yield = hand.is_parked = False
                 consumer.switch()
                 if not hand.is_parked and not consumer.dead:
-                    hand.is_blocked = True
+                    hand.must_yield = True
                     cell, queue = hand.sender, hand.queue
                     if cell is not None and queue is not None:
                         if queue.waiting:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ordered stop: intake closes, the graph drains upstream first, by a deadline, with a report.
 
-The steps are those of DESIGN section 5, "Stop", one method each. Must not know the Director. Read next: `director`.
+The steps are those of docs/architecture.md, "The stop", one method each. Must not know the Director. Read next: `director`.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,9 +12,10 @@ from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.dispatch import Dispatcher
 from compysition.graph import components
+from compysition.logger import get_logger
 from compysition.supervisor import ActorState, Member, Supervisor
 
-logger = logging.getLogger("compysition.drain")
+logger = get_logger("drain")
 
 #: Exit codes: all drained; something was left or killed; could not start; the restart budget was spent.
 EXIT_OK, EXIT_LEFT, EXIT_NOT_STARTED, EXIT_GAVE_UP = 0, 1, 2, 3
@@ -139,6 +139,7 @@ class Drain:
         """Step 1: doors refuse; `loop()` is false and `sleep` returns, because the Director says that it stops."""
         for member in self._flow_members:
             member.actor._close_intake()
+            self._left[member] += member.cell.refuse_retries(self._deadline)
             member.actor._wake_sleepers()
 
     def report(self, reason: str, exit_code: int) -> StopReport:
@@ -188,6 +189,10 @@ class Drain:
 
     def _is_done(self, member: Member) -> bool:
         cell = member.cell
+        if member.state in (ActorState.REGISTERED, ActorState.STARTING):
+            # It never was ready, because the start failed: nobody will handle what lies here.
+            self._left[member] += cell.collect(deadletter.STOPPED)
+            return True
         if member.state is ActorState.FAILED:
             # Nobody will ever handle these: say so now rather than at the deadline.
             self._left[member] += cell.collect(deadletter.KILLED)
@@ -228,7 +233,7 @@ class Drain:
             member.cell.close(_KILLED_AT_DEADLINE)
         self._supervisor.end_handlers(members, 0.0, kill_after_s=KILL_S)
         for member in members:
-            member.actor._abort()
+            self._killed[member] += member.actor._abort()
             member.pool.join(KILL_S)
             self._left[member] += member.cell.collect(deadletter.STOPPED)
 

@@ -319,6 +319,8 @@ class Retry(ControlFlow):
     """
 
     def __init__(self, after_s: float | None = None) -> None:
+        if after_s is not None and not (isinstance(after_s, int | float) and 0 <= after_s < float("inf")):
+            raise UsageError(f"Retry(after_s={after_s!r}): wanted is a number of seconds from 0 on, or None")
         super().__init__(after_s)
         self.after_s = after_s
 

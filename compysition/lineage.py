@@ -51,7 +51,7 @@ class Ticket:
 
     __slots__ = (
         *("answer", "deadline", "failure", "finished", "has_drop", "late", "second", "state"),
-        *("_bucket", "_clock", "_loop", "_place", "_wheel", "__weakref__"),
+        *("_bucket", "_clock", "_loop", "_places", "_wheel", "__weakref__"),
     )
 
     def __init__(self, clock: Clock, wheel: DeadlineWheel, timeout_s: float | None, loop: Any) -> None:
@@ -69,7 +69,8 @@ class Ticket:
         self._clock = clock
         self._wheel = wheel
         self._loop = loop
-        self._place: Parking | None = None
+        #: Where greenlets wait that have to look again when the ticket closes.
+        self._places: set[Parking] = set()
         self._bucket = None if self.deadline is None else wheel.add(self, self.deadline)
 
     def attach(self, event: Event) -> None:
@@ -79,13 +80,22 @@ class Ticket:
     def wait(self) -> TicketState:
         """Wait until the ticket is closed; woken by an answer, a failure, the end of all branches, or the deadline."""
         if self.state is TicketState.OPEN:
-            self._place = Parking()
+            place = Parking()
+            self._places.add(place)
             try:
                 while self.state is TicketState.OPEN:
-                    self._place.park()
+                    place.park()
             finally:
-                self._place = None
+                self._places.discard(place)
         return self.state
+
+    def watch(self, place: Parking) -> None:
+        """Wake `place` when the ticket closes."""
+        self._places.add(place)
+
+    def unwatch(self, place: Parking) -> None:
+        """Do not wake it any more."""
+        self._places.discard(place)
 
     def is_expired(self) -> bool:
         """Whether work on the lineage's events is for nobody: the deadline has passed or the waiter has gone."""
@@ -150,13 +160,8 @@ class Ticket:
         if self._bucket is not None:
             self._wheel.discard(self, self._bucket)
             self._bucket = None
-        if self._place is not None:
-            self._place.wake()
-
-    def wake(self) -> None:
-        """Make whoever waits look again."""
-        if self._place is not None:
-            self._place.wake()
+        for place in self._places:
+            place.wake()
 
 
 class AskTicket(Ticket):

@@ -5,7 +5,6 @@ While it does not, no other greenlet runs: no request is answered, no deadline n
 nothing; it reads the loop's own counter. Read next: `logs`.
 """
 
-import logging
 import sys
 from typing import Any
 
@@ -13,9 +12,10 @@ from gevent import get_hub, monkey
 from gevent.hub import Hub
 
 from compysition.clock import Clock
+from compysition.logger import get_logger
 from compysition.stacks import format_frame, running_hand
 
-logger = logging.getLogger("compysition.loopguard")
+logger = get_logger("loopguard")
 
 #: A turn of the hub that takes longer than this, in seconds, is reported.
 HELD_S = 0.1
@@ -68,18 +68,20 @@ class LoopGuard:
                 now = self._clock.monotonic()
                 if self._loop.iteration != turn:
                     turn, since = self._loop.iteration, now
-                elif now - since >= self._held_s:
-                    self._look(now, now - since)
+                elif now - since >= self._held_s and not self._look(now, now - since):
+                    since = now
         finally:
+            self._stopped.release()
             self._ended.release()
 
-    def _look(self, now: float, held_s: float) -> None:
+    def _look(self, now: float, held_s: float) -> bool:
+        """Report who holds the hub. Returns whether anybody does."""
         frame = sys._current_frames().get(self._thread)
         if frame is None or frame.f_code is Hub.run.__code__:
-            return  # The hub waits for something to happen: nobody holds it.
+            return False  # The hub waits for something to happen.
         place = (frame.f_code.co_filename, frame.f_code.co_name)
         if now - self._reported.get(place, -SILENCE_S) < SILENCE_S:
-            return
+            return True
         self._reported[place] = now
         hand = running_hand(frame)
         sender = hand.sender if hand is not None else None
@@ -94,3 +96,4 @@ class LoopGuard:
             format_frame(frame),
             extra={"actor": actor, "event_id": event_id},
         )
+        return True

@@ -264,13 +264,15 @@ class Queue:
         waiter = WaitingSender(event, place)
         self.waiting.append(waiter)
         self.limit = 0
+        ticket = event._lineage.ticket if event._lineage is not None else None
+        if ticket is not None:
+            ticket.watch(place)
         if handler_of is not None:
             handler_of.begin_waiting_put()
         try:
             while waiter.event is not None:
                 place.park()
-                token = event._lineage
-                if token is not None and waiter.event is not None and token.ticket.is_expired():
+                if ticket is not None and waiter.event is not None and ticket.is_expired():
                     # The event stays with the waiting senders and ends as `expired` when it is taken.
                     waiter.place = None
                     raise DeadlineError(f"the event's time ended while it waited for room in queue '{self.name}'")
@@ -284,6 +286,8 @@ class Queue:
                     self._set_limit()
             raise
         finally:
+            if ticket is not None:
+                ticket.unwatch(place)
             if handler_of is not None:
                 handler_of.end_waiting_put()
         if waiter.is_refused:

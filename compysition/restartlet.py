@@ -7,7 +7,6 @@ Must not know actors. Read next: `dispatch`.
 """
 
 import enum
-import logging
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,9 +15,10 @@ from gevent import Greenlet, GreenletExit
 
 from compysition.backoff import Backoff
 from compysition.clock import Clock, Timer
+from compysition.logger import get_logger
 from compysition.parking import Parking
 
-logger = logging.getLogger("compysition.restartlet")
+logger = get_logger("restartlet")
 
 
 class GreenletState(enum.Enum):
@@ -57,6 +57,8 @@ class RestartableGreenlet:
         self.reason = ""
         #: Whether the owner's start hook made it; a restart then leaves it to that hook.
         self.is_from_hook = False
+        #: Whether it was spawned before its owner was started for the first time, as in a constructor.
+        self.is_original = not pool.is_started
         self._pool = pool
         self._greenlet: Greenlet[[], None] | None = None
 
@@ -101,7 +103,8 @@ class RestartableGreenlet:
             self._died("".join(traceback.format_exception_only(error)).strip())
         else:
             if self.state is GreenletState.RUNNING:
-                self.state = GreenletState.ENDED
+                # One that has seen `loop()` turn false because of a restart has not come to its own end.
+                self.state = GreenletState.KILLED if self._pool.is_restarting else GreenletState.ENDED
         self._pool._ended(self)
 
     def _died(self, reason: str) -> None:
@@ -140,12 +143,15 @@ class RestartPool:
         self.is_started = is_started
         #: Whether greenlets spawned now are the start hook's (see `RestartableGreenlet.is_from_hook`).
         self.is_in_hook = False
+        #: Whether the owner is being restarted: greenlets that return now are run again by `restart`.
+        self.is_restarting = False
         #: How many died without being restarted because they said ``restart=False``.
         self.deaths_ignored = 0
         self._backoff = backoff or Backoff()
         self._greenlets: list[RestartableGreenlet] = []
         self._timers: dict[RestartableGreenlet, Timer] = {}
         self._deaths = 0
+        self._joining: set[Parking] = set()
 
     def spawn(
         self, function: Callable[..., Any], *args: Any, restart: bool = True, name: str | None = None
@@ -155,7 +161,8 @@ class RestartPool:
             self, function, args, restart=restart, name=name or str(getattr(function, "__qualname__", function))
         )
         greenlet.is_from_hook = self.is_in_hook
-        self._greenlets = [g for g in self._greenlets if g.state is not GreenletState.ENDED]
+        greenlet.is_original = greenlet.is_original and not self.is_in_hook
+        self._greenlets = [g for g in self._greenlets if g.is_original or g.state is not GreenletState.ENDED]
         self._greenlets.append(greenlet)
         if self.is_started:
             greenlet.start()
@@ -170,11 +177,20 @@ class RestartPool:
 
     def restart(self) -> None:
         """Start again all that did not end by themselves and want a restart, but for those that the hook made anew."""
+        self.is_restarting = False
         stale = [g for g in self._greenlets if g.state in (GreenletState.DIED, GreenletState.KILLED)]
         for greenlet in stale:
             self._greenlets.remove(greenlet)
             if greenlet.restart and not greenlet.is_from_hook:
-                self.spawn(greenlet.function, *greenlet.args, name=greenlet.name)
+                again = self.spawn(greenlet.function, *greenlet.args, name=greenlet.name)
+                again.is_original = greenlet.is_original
+
+    def reset(self) -> None:
+        """Be as before the first start: only what was spawned before it is left, and waits for `start`."""
+        self.is_started = self.is_restarting = False
+        self._greenlets = [greenlet for greenlet in self._greenlets if greenlet.is_original]
+        for greenlet in self._greenlets:
+            greenlet.state = GreenletState.NEW
 
     def kill(self) -> None:
         """Kill all that live, without waiting; none is restarted."""
@@ -195,12 +211,12 @@ class RestartPool:
             place.wake()
 
         timer = None if timeout_s is None else self.clock.call_later(timeout_s, late)
-        former, self.on_end = self.on_end, _both(self.on_end, place.wake)
+        self._joining.add(place)
         try:
             while self.is_alive() and not is_late:
                 place.park()
         finally:
-            self.on_end = former
+            self._joining.discard(place)
             if timer is not None:
                 timer.cancel()
         return not self.is_alive()
@@ -234,6 +250,8 @@ class RestartPool:
                     greenlet.reason,
                 )
         self.on_end()
+        for place in self._joining:
+            place.wake()
 
     def _restart_alone(self, greenlet: RestartableGreenlet) -> None:
         self._deaths += 1
@@ -244,11 +262,3 @@ class RestartPool:
             greenlet.start()
 
         self._timers[greenlet] = self.clock.call_later(delay_s, again)
-
-
-def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
-    def both() -> None:
-        first()
-        second()
-
-    return both

@@ -72,8 +72,15 @@ class QueueSnapshot:
     waiting: int
 
 
-#: ``(source, outbox, destination, inbox)``; source and outbox are "" for what is posted from outside.
+#: ``(source, outbox, destination, inbox)``; source and outbox are "" for what is posted from outside, and an error
+#: outbox is written ``error:outbox``: the same pair may be joined by both kinds.
 QueueKey = tuple[str, str, str, str]
+
+
+def key_of(queue: Queue) -> QueueKey:
+    """The queue's key in `Snapshot.queues`."""
+    outbox = f"error:{queue.outbox}" if queue.is_error else queue.outbox
+    return queue.source, outbox, queue.cell.name, queue.inbox
 
 
 @dataclass(frozen=True, slots=True)

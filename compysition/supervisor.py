@@ -7,12 +7,12 @@ over all actors of the Director: it escalates. Must not know the Director. Read 
 """
 
 import enum
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from gevent import Greenlet, GreenletExit
+from gevent import Greenlet, GreenletExit, get_hub
 
 from compysition import deadletter
 from compysition.actor import Actor, ActorOptions
@@ -20,12 +20,13 @@ from compysition.backoff import Backoff
 from compysition.cell import NOT_STARTED, RESTARTING, Cell
 from compysition.clock import Clock
 from compysition.dispatch import Consumer, Dispatcher
-from compysition.errors import HandlerTimeoutError
+from compysition.errors import DirectorStoppedError, HandlerTimeoutError
 from compysition.event import Failure
+from compysition.logger import get_logger
 from compysition.restartlet import RestartableGreenlet, RestartPool
 from compysition.stacks import format_consumer
 
-logger = logging.getLogger("compysition.supervisor")
+logger = get_logger("supervisor")
 
 
 class ActorState(enum.Enum):
@@ -94,6 +95,7 @@ class Supervisor:
         pool: For the supervisor's own greenlets.
         intensity: The restart budget.
         on_escalate: Called with a reason when the budget is spent. Must not wait.
+        is_start_refused: Whether a `pre_hook` that runs is to be ended, because a stop was asked for.
         backoff: Delays between restarts.
     """
 
@@ -105,6 +107,7 @@ class Supervisor:
         intensity: Intensity,
         *,
         on_escalate: Callable[[str], None],
+        is_start_refused: Callable[[], bool],
         backoff: Backoff | None = None,
     ) -> None:
         self._clock = clock
@@ -112,6 +115,7 @@ class Supervisor:
         self._pool = pool
         self._intensity = intensity
         self._on_escalate = on_escalate
+        self._is_start_refused = is_start_refused
         self._backoff = backoff or Backoff()
         #: Greenlets in which a hook runs, and which one.
         self.hooks: dict[Greenlet[[], None], str] = {}
@@ -148,7 +152,9 @@ class Supervisor:
             finally:
                 member.pool.is_in_hook = False
 
-        return self.call(hook, member.options.start_timeout_s, f"pre_hook of {member.name!r}")
+        return self.call(
+            hook, member.options.start_timeout_s, f"pre_hook of {member.name!r}", is_refused=self._is_start_refused
+        )
 
     def _run_post_hook(self, member: Member) -> bool:
         error = self.call(member.actor.post_hook, member.options.grace_s, f"post_hook of {member.name!r}")
@@ -156,8 +162,15 @@ class Supervisor:
             logger.error("post_hook of %r failed: %s", member.name, error, exc_info=error, extra={"actor": member.name})
         return error is None
 
-    def call(self, hook: Callable[[], object], timeout_s: float, what: str) -> BaseException | None:
-        """Run `hook` in a greenlet of its own and wait for it, at most `timeout_s` seconds.
+    def call(
+        self,
+        hook: Callable[[], object],
+        timeout_s: float,
+        what: str,
+        *,
+        is_refused: Callable[[], bool] = lambda: False,
+    ) -> BaseException | None:
+        """Run `hook` in a greenlet of its own and wait for it, at most `timeout_s` seconds or until `is_refused`.
 
         Returns what left it, or None. One that takes longer is killed and counts as `HandlerTimeoutError`; one that
         survives that is left behind.
@@ -174,14 +187,17 @@ class Supervisor:
         greenlet = Greenlet(run)
         self.hooks[greenlet] = what
         try:
+            greenlet.rawlink(lambda _: self._dispatcher.notice())
             greenlet.start()
-            greenlet.join(timeout_s)
+            is_in_time = self._dispatcher.wait_until(lambda: greenlet.dead or is_refused(), timeout_s)
             is_late = not greenlet.dead
             if is_late:
                 greenlet.kill(block=False)
                 greenlet.join(min(timeout_s, 1.0))
         finally:
             del self.hooks[greenlet]
+        if is_late and is_in_time:
+            return DirectorStoppedError(f"{what} was ended: the Director is to stop")
         if is_late:
             return HandlerTimeoutError(f"{what} did not return within {timeout_s:g} s")
         if outcome and isinstance(outcome[0], GreenletExit):
@@ -200,6 +216,7 @@ class Supervisor:
             return
         member.state = ActorState.RESTARTING
         member.cell.close(RESTARTING)
+        member.pool.is_restarting = True
         member.actor._wake_sleepers()
         self._pool.spawn(self._restart, member, restart=False, name=f"restart of {member.name!r}")
 
@@ -262,8 +279,8 @@ class Supervisor:
         self._dispatcher.wait_until(lambda: not self._consumers_of(members), grace_s)
         victims = self._consumers_of(members)
         for consumer in victims:
-            consumer.hand.is_kill_ours = True
-            consumer.kill(block=False)
+            assert consumer.hand.sender is not None
+            get_hub().loop.run_callback(partial(_kill, consumer, consumer.hand.sender))
         if victims:
             self._dispatcher.wait_until(lambda: not self._consumers_of(members), kill_after_s)
         by_cell = {member.cell: member for member in members}
@@ -291,6 +308,13 @@ class Supervisor:
         self._dispatcher.consumers.discard(consumer)
         logger.error("a handler survived its kill and is abandoned: %s", stack, extra={"actor": member.name})
         if event is not None and is_in_hand:
-            failure = Failure(GreenletExit, "its handler survived a kill", traceback=stack, actor=member.name)
+            failure = Failure(GreenletExit, "its handler survived a kill", actor=member.name)
             event.error = failure
             cell.bury(event, deadletter.ABANDONED, failure, queue.inbox if queue is not None else "")
+
+
+def _kill(consumer: Consumer, cell: Cell) -> None:
+    """Throw `GreenletExit` into the handler of `cell`, if it still runs. In the hub: nothing comes in between."""
+    if consumer.hand.sender is cell and not consumer.dead:
+        consumer.hand.is_kill_ours = True
+        consumer.throw(GreenletExit)

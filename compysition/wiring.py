@@ -240,9 +240,9 @@ class Wiring:
         return self.find(endpoint), None
 
     def _several(self, destinations: object) -> Sequence[object]:
-        if isinstance(destinations, list | set | frozenset):
-            found = list(destinations)
-        elif isinstance(destinations, tuple) and not (len(destinations) == 2 and self._is_named(destinations)):
+        if isinstance(destinations, tuple) and len(destinations) == 2 and self._is_named(destinations):
+            found: list[object] = [destinations]
+        elif isinstance(destinations, Iterable) and not isinstance(destinations, str | Actor):
             found = list(destinations)
         else:
             found = [destinations]

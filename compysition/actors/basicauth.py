@@ -157,8 +157,4 @@ class BasicAuth(Actor):
 
 
 def _n_cores() -> int:
-    """Cores this process may use: a thread more only takes time from the others."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,8 +22,9 @@ class Data(Actor):
 
     >>> from compysition import Director
     >>> from compysition.actors import Data
-    >>> with Director() as director:
-    ...     _ = director.register_actor(Data, "price", data=12, key="price")
+    >>> director = Director()
+    >>> _ = director.register_actor(Data, "price", data=12, key="price")
+    >>> with director:
     ...     director.ask("price", {"article": "pen"}).data
     {'article': 'pen', 'price': 12}
     """

@@ -13,8 +13,9 @@ class FlowController(Actor):
 
     >>> from compysition import Director
     >>> from compysition.actors import FlowController
-    >>> with Director() as director:
-    ...     _ = director.register_actor(FlowController, "join")
+    >>> director = Director()
+    >>> _ = director.register_actor(FlowController, "join")
+    >>> with director:
     ...     director.ask("join", "as it was").data
     'as it was'
     """

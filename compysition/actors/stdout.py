@@ -42,8 +42,9 @@ class STDOUT(Actor):
 
     >>> from compysition import Director
     >>> from compysition.actors import STDOUT
-    >>> with Director() as director:
-    ...     _ = director.register_actor(STDOUT, "out", prefix="it is ")
+    >>> director = Director()
+    >>> _ = director.register_actor(STDOUT, "out", prefix="it is ")
+    >>> with director:
     ...     director.post("out", "me")
     it is me
     """

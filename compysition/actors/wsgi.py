@@ -48,8 +48,8 @@ class WSGI(Actor):
     or 504 when `timeout_s` is over.
 
     An event that arrives with its `error` set is answered as problem details with the error's status. To shape such an
-    answer, an actor on the error path sets `event.response.status` (then `event.data` is rendered), or clears
-    `event.error`.
+    answer, an actor on the error path sets `event.response.status` or its content type (then `event.data` is
+    rendered), or clears `event.error`.
 
     Args:
         name: Its name.
@@ -103,6 +103,8 @@ class WSGI(Actor):
         self.no_answer_status = no_answer_status
         self.run_server = self.serves_by_default if run_server is None else run_server
         self._port = port
+        self._bound_port: int | None = None
+        self._close_s = CLOSE_S
         self._server: EmbeddedServer | None = None
         self._open: set[HttpTicket] = set()
         self._is_closed = True
@@ -116,6 +118,7 @@ class WSGI(Actor):
         self._thread = monkey.get_original("threading", "get_ident")()
         self._wheel = DeadlineWheel(self._hosted.clock)
         self._is_closed = False
+        self._close_s = CLOSE_S
         if self.run_server:
             if not _is_loopback(self.address):
                 self.logger.warning(
@@ -124,14 +127,16 @@ class WSGI(Actor):
                     self.name,
                     self.address,
                 )
-            self._server = EmbeddedServer(self, self.address, self._port)
+            # A restart of the actor comes back on the port that its clients know.
+            self._server = EmbeddedServer(self, self.address, self._bound_port or self._port)
             self._server.start()
+            self._bound_port = self._server.port
 
     def post_hook(self) -> None:
         """Close the server, when its last answers are out."""
         self._is_closed = True
         if self._server is not None:
-            self._server.close(timeout_s=CLOSE_S)
+            self._server.close(timeout_s=self._close_s)
             self._server = None
         if self._wheel is not None:
             self._wheel.close()
@@ -148,16 +153,21 @@ class WSGI(Actor):
 
     def _close_intake(self) -> None:
         self._is_closed = True
+        self._bound_port = None
         if self._server is not None:
             self._server.stop_accepting()
 
     def _is_answering(self) -> bool:
         return bool(self._open)
 
-    def _abort(self) -> None:
+    def _abort(self) -> int:
+        # Their time is over: who still sends its request is not waited for.
+        self._close_s = 0.0
+        number = len(self._open)
         failure = Failure(DirectorStoppedError, "the Director stopped", 503, retry_after_s=RETRY_DRAINING_S)
         for ticket in tuple(self._open):
             ticket.fail(failure)
+        return number
 
     def _door(self) -> str | None:
         if self._server is None:

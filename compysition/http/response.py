@@ -3,7 +3,7 @@
 
 Rendering goes by the class of the data alone; a choice by ``Accept`` would go into `_serialise`.
 lxml is never imported here: unless it is in the process already, no data can be a tree.
-Must not know events, actors or servers. Read next: `pywsgi`.
+Must not know events, actors or servers. Read next: `receiver`.
 """
 
 import json

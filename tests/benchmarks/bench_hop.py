@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it w
 
 from compysition import Actor, Director, Event
 from tests.benchmarks import hop_memory, measure
-from tests.benchmarks.hop_sides import CAPACITY, AsyncioQueues, BareQueues, Compysition, Feed, Pipeline, Shape, Twin
+from tests.benchmarks.hop_compysition import Compysition, Feed
+from tests.benchmarks.hop_sides import CAPACITY, AsyncioQueues, BareQueues, Pipeline, Shape, Twin
 from tests.benchmarks.measure import Case, Figures, Side, Target
 
 #: Seconds after which no further round begins.
@@ -226,7 +227,7 @@ def measure_side(side: str, case: str, *, quick: bool) -> Figures:
     """The figures of one side of one case."""
     passes = 3 if quick else 5
     if case == "blocking":
-        work = blocking_in_pool if side == "pool" else blocking_in_compysition
+        work = {"pool": blocking_in_pool, "compysition": blocking_in_compysition}[side]
         events = 10_000 if side == "pool" else 40_000
         return work(events // (2 if quick else 1), passes)
     events = EVENTS[case] // (10 if side in SLOW_SIDES else 1) // (2 if quick else 1)
@@ -245,7 +246,7 @@ def main() -> int:
     logging.getLogger("compysition.loopguard").setLevel(logging.ERROR)
     if options.side:
         measure.pin(options.core)
-        measure.report_side(measure_side(options.side, options.case[0], quick=options.quick))
+        measure.report_side(measure_side(options.side, measure.only_case(options), quick=options.quick))
         return 0
     looks = [name for name in hop_memory.LOOKS if getattr(options, name)]
     if looks:

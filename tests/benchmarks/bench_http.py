@@ -8,6 +8,7 @@ that of the server process, read from its CPU clock.
 import argparse
 import base64
 import hmac
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gevent import pywsgi
+from gevent.event import Event as Flag
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it would find only what lies beside it
 
@@ -33,6 +37,8 @@ LIMIT_S, QUICK_LIMIT_S = 200.0, 38.0
 #: How long the load lasts, and how long the one before it that warms up.
 LOAD_S, QUICK_LOAD_S, WARM_UP_S = 1.5, 0.6, 0.3
 SERVER_START_S = 15.0
+#: A server ends by itself after this many whole seconds, in case whoever started it was killed.
+SERVER_LIFE_S = 100
 CONNECTIONS = 64
 #: A fair server takes its connections in turn, so its slow answers take little longer than the mean.
 FAIR_P99_OF_MEAN = 5.0
@@ -49,7 +55,7 @@ def face(figures: Figures) -> str:
     return "fair" if figures["p99_s"] < FAIR_P99_OF_MEAN * mean_s else "greedy"
 
 
-BARE, OURS = Side("bare"), Side("compysition")
+BARE, STOCK, OURS = Side("bare"), Side("stock"), Side("compysition")
 FIGURES = {
     "cpu_s": "CPU time of the server per request",
     "wall_s": "time per request",
@@ -59,11 +65,11 @@ FIGURES = {
 CASES = (
     Case(
         "hello-64",
-        f"hello over 4 hops and back, {CONNECTIONS} kept connections; bare = the function on the same server",
-        (BARE, OURS),
+        f"hello over 4 hops and back, {CONNECTIONS} kept connections; bare = function on our server, stock = on pywsgi",
+        (BARE, STOCK, OURS),
         FIGURES,
-        ("bare",),
-        (Target("cpu_s", "bare", 0.75, 1.0), Target("p99_s", "bare", 4.0, 10.0)),
+        ("bare", "stock"),
+        (Target("cpu_s", "bare", 0.75, 1.0),),
         face,
     ),
     Case(
@@ -143,6 +149,14 @@ def xml_function() -> "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes
     return application
 
 
+class NoDelayHandler(pywsgi.WSGIHandler):
+    """What keeps pywsgi from waiting 44 ms before each small answer on a kept connection."""
+
+    def __init__(self, sock: Any, *arguments: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(sock, *arguments)
+
+
 # ---- the server process ---------------------------------------------------------------------------------------------
 
 
@@ -159,10 +173,12 @@ class Hello(Actor):
 
 def serve(side: str, flow: str, port: int) -> int:
     """Be the server until told to end."""
+    if side == "stock":
+        pywsgi.WSGIServer((HOST, port), hello, log=None, handler_class=NoDelayHandler).serve_forever()
     if side == "bare":
         application: Any = hello if flow == "hello" else xml_function()
-        EmbeddedServer(application, HOST, port).serve_forever()
-        return 0
+        EmbeddedServer(application, HOST, port).start()
+        Flag().wait()
     director = Director()
     wsgi = director.register_actor(WSGI, "wsgi", run_server=True, address=HOST, port=port)
     if flow == "hello":
@@ -176,7 +192,8 @@ def serve(side: str, flow: str, port: int) -> int:
         steps = [auth, transformer]
     for source, destination in zip([wsgi, *steps], [*steps, wsgi], strict=True):
         director.connect_queue(source, destination)
-    return director.start().exit_code
+    report = director.start()
+    return 0 if report is None else report.exit_code
 
 
 # ---- one side: server and load --------------------------------------------------------------------------------------
@@ -265,9 +282,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.serve:
         measure.pin(options.core)
+        signal.alarm(SERVER_LIFE_S)
         return serve(options.side, options.serve, options.port)
     if options.side:
-        measure.report_side(measure_side(options.side, options.case[0], options.core, quick=options.quick))
+        measure.report_side(measure_side(options.side, measure.only_case(options), options.core, quick=options.quick))
         return 0
     limit_s = QUICK_LIMIT_S if options.quick else LIMIT_S
     return measure.compare(CASES, options, rounds=7, limit_s=limit_s, packages=("gevent", "lxml"))

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it w
 from compysition import Actor, Director, Event
 from compysition.actors import Transformer
 from tests.benchmarks import measure, xml_sample
-from tests.benchmarks.hop_sides import CAPACITY, Feed
+from tests.benchmarks.hop_compysition import Feed
+from tests.benchmarks.hop_sides import CAPACITY
 from tests.benchmarks.measure import Case, Figures, Side, Target
 
 #: Seconds after which no further round begins.
@@ -196,7 +197,7 @@ def main() -> int:
     options = measure.parser(__doc__ or "", CASES).parse_args()
     if options.side:
         measure.pin(options.core)
-        measure.report_side(measure_side(options.side, options.case[0], quick=options.quick))
+        measure.report_side(measure_side(options.side, measure.only_case(options), quick=options.quick))
         return 0
     limit_s = QUICK_LIMIT_S if options.quick else LIMIT_S
     return measure.compare(CASES, options, rounds=7, limit_s=limit_s, packages=("gevent", "lxml"))

@@ -16,7 +16,8 @@ import greenlet
 from gevent.event import Event as Flag
 
 from compysition import Actor, Director, Event
-from tests.benchmarks.hop_sides import CAPACITY, Compysition, Feed, Relay, Shape
+from tests.benchmarks.hop_compysition import Compysition, Feed, Relay
+from tests.benchmarks.hop_sides import CAPACITY, Shape
 
 Counted = dict[str, object]
 

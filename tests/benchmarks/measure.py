@@ -121,6 +121,13 @@ def parser(description: str, cases: Sequence[Case]) -> argparse.ArgumentParser:
     return options
 
 
+def only_case(options: argparse.Namespace) -> str:
+    """The case that one side is to be measured in."""
+    if not options.case or len(options.case) != 1:
+        raise SystemExit("--side wants one --case")
+    return str(options.case[0])
+
+
 def cores() -> list[int]:
     """The cores this process may use; empty where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
@@ -296,7 +303,7 @@ def verdicts(result: Result) -> Iterator[str]:
     for target in result.case.targets:
         measured, reached = measured_target(result, target)
         if measured is None:
-            yield f"target: {target.side} was not measured"
+            yield f"target: {target.figure} of {target.side} or its base was not measured"
             continue
         of = f"of {target.base}" if target.base else "at most"
         wanted = f"must {amount(target, target.must)}, aim {amount(target, target.aim)}"

@@ -72,7 +72,6 @@ class Slow:
     def __init__(self) -> None:
         self.asked: list[bytes] = []
         self._read_fd, self._write_fd = os.pipe()
-        self._is_open = False
         self._original = bcrypt.checkpw
 
     def checkpw(self, password: bytes, stored: bytes) -> bool:
@@ -81,10 +80,12 @@ class Slow:
         return self._original(password, stored)
 
     def release(self) -> None:
-        """Let all go, also those that come later."""
-        if not self._is_open:
-            self._is_open = True
-            os.close(self._write_fd)
+        """Let all go, also those that come later: a byte for each."""
+        os.write(self._write_fd, bytes(1_000))
+
+    def close(self) -> None:
+        os.close(self._read_fd)
+        os.close(self._write_fd)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def slow(director: Director, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     slow.release()
     if director.is_running():
         director.stop()
-    os.close(slow._read_fd)
+    slow.close()
 
 
 # ---- who passes ----
@@ -237,10 +238,9 @@ def test_what_cannot_work_is_refused_at_registration(director: Director, argumen
 
 
 def registered(director: Director, authenticate: Callable[..., Any]) -> BasicAuth:
-    own = type("Own", (BasicAuth,), {"_authenticate": authenticate})
+    own: type[BasicAuth] = type("Own", (BasicAuth,), {"_authenticate": authenticate})
     actor = director.register_actor(own, "auth")
     director.start(block=False)
-    assert isinstance(actor, BasicAuth)
     return actor
 
 

@@ -3,16 +3,18 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent.pool import Pool
 from lxml import etree
 
 from compysition import Director, Event
 from compysition.actor import Actor
 from compysition.actors import Transformer
+from compysition.actors.transformer import _n_cores
 from compysition.errors import MalformedError, StylesheetError, UnprocessableError
 from compysition.xml import FIRST_US_PER_BYTE, LARGE_US
 
@@ -45,17 +47,13 @@ def ask(director: Director, data: Any) -> bytes:
     return bytes(result)
 
 
-def spied(actor: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The native threads in which `actor` transforms."""
-    seen: list[int] = []
+def registered(director: Director, monkeypatch: pytest.MonkeyPatch, apply: Callable[..., Any]) -> None:
+    """Have a transformer, which does not learn what is large, call `apply` around its stylesheet's."""
+    actor = director.register_actor(Transformer, "transform", SHEET)
     original = actor._stylesheet.apply
-
-    def apply(*args: Any, **kwargs: Any) -> Any:
-        seen.append(threading.get_native_id())
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(actor._stylesheet, "apply", apply)
-    return seen
+    monkeypatch.setattr(actor._stylesheet, "apply", lambda *args, **kwargs: apply(lambda: original(*args, **kwargs)))
+    monkeypatch.setattr(actor._stylesheet, "_is_measured", lambda *_: False)
+    director.start(block=False)
 
 
 @pytest.mark.parametrize(
@@ -105,16 +103,39 @@ def test_transformers_work_on_each_others_results(director: Director) -> None:
 def test_small_documents_stay_on_the_hub_and_large_ones_go_beside_it(
     director: Director, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actor = director.register_actor(Transformer, "transform", SHEET)
-    threads = spied(actor, monkeypatch)
-    director.start(block=False)
+    def apply(transform: Callable[[], Any]) -> Any:
+        is_beside.append(threading.get_native_id() != own)
+        return transform()
+
+    own = threading.get_native_id()
+    is_beside: list[bool] = []
+    registered(director, monkeypatch, apply)
 
     ask(director, "<order id='7'/>")
     ask(director, LARGE)
     ask(director, etree.fromstring(LARGE))
 
-    own = threading.get_native_id()
-    assert [thread == own for thread in threads] == [True, False, False]
+    assert is_beside == [False, True, True]
+
+
+def test_no_more_large_documents_are_under_way_than_there_are_cores(
+    director: Director, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apply(transform: Callable[[], Any]) -> Any:
+        busy.add(threading.get_native_id())
+        most.append(len(busy))
+        result = transform()
+        busy.discard(threading.get_native_id())
+        return result
+
+    busy: set[int] = set()
+    most: list[int] = []
+    registered(director, monkeypatch, apply)
+
+    Pool(20).map(lambda _: ask(director, LARGE), range(40))
+
+    assert len(most) == 40
+    assert max(most) <= _n_cores()
 
 
 @pytest.mark.parametrize(
@@ -190,8 +211,6 @@ def test_documents_from_many_senders_at_once_are_not_mixed_up(director: Director
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        from gevent.pool import Pool
-
         documents = [(LARGE if number % 2 else "<order id='7'/>").replace("'7'", f"'{number}'") for number in range(60)]
         results = Pool(20).map(lambda document: ask(director, document), documents)
     finally:

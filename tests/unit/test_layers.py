@@ -20,12 +20,12 @@ PACKAGE = "compysition"
 #: From the ground up. A module imports from the layers below and, in its own, from those to the left of it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__about__", "errors"),
-    ("clock", "backoff", "copying", "parking", "event"),
+    ("logger", "clock", "backoff", "copying", "parking", "event"),
     ("ledger", "deadlines", "lineage", "deadletter"),
     ("queue", "ring"),
     ("restartlet", "dispatch", "cell", "actor"),
-    ("stacks", "supervisor", "drain", "loopguard", "logs"),
-    ("director",),
+    ("stacks", "supervisor", "drain", "loopguard", "logs", "signals"),
+    ("snapshot", "wiring", "hosting", "director"),
     ("actors",),
     ("testing", "cli"),
 )
@@ -58,7 +58,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
 #: Only here is the standard library patched.
 PATCHERS = frozenset({"cli"})
 #: Only here are greenlets made: everybody else has an owner who joins them.
-SPAWNERS = frozenset({"restartlet", "dispatch", "cli", "testing"})
+SPAWNERS = frozenset({"restartlet", "dispatch", "supervisor", "cli", "testing"})
 
 SPAWN_NAMES = frozenset({"spawn", "spawn_later", "spawn_raw", "start_later"})
 GREENLET_CLASSES = frozenset({"gevent.Greenlet", "gevent.greenlet.Greenlet", "greenlet.greenlet", "gevent.hub.Hub"})

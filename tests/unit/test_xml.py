@@ -156,14 +156,26 @@ def test_a_wrong_encoding_is_refused(data: object, reason: str) -> None:
     assert reason in refusal(data)
 
 
-@given(st.one_of(st.binary(), st.text(), st.text("<>&;!?-[]'\"= /aDOCTYPENIxml:#%", max_size=60)))
-def test_whatever_comes_in_is_parsed_or_refused_in_one_line(data: object) -> None:
+PIECES = st.lists(
+    st.sampled_from(
+        (
+            *("<?xml version='1.0'?>", '<?xml version="1.0" encoding="UTF-8"?>', "<!-- > -->", "<?p ?>", " "),
+            *("<!DOCTYPE a>", "<!DOCTYPE a [<!ENTITY e 'x'>]>", "<a/>", "<a>", "</a>", "&e;", "x"),
+        )
+    )
+).map("".join)
+
+
+@given(st.one_of(st.binary(), st.text(), st.text("<>&;!?-[]'\"= /aDOCTYPENIxml:#%"), PIECES, PIECES.map(str.encode)))
+def test_whatever_comes_in_is_parsed_without_doctype_or_refused_in_one_line(data: Any) -> None:
+    dtd: object = None
     text = ""
     try:
-        parse(data)
+        dtd = parse(data).getroottree().docinfo.internalDTD
     except MalformedError as err:
         text = str(err)
 
+    assert dtd is None
     assert "\n" not in text
 
 

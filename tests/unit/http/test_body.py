@@ -112,7 +112,9 @@ def test_the_timeout_of_somebody_else_passes() -> None:
 # ---- by type --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content_type", [None, "text/plain", "application/xml", "text/xml", "image/svg+xml", "nonsense"])
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/xml", "text/xml", "image/svg+xml", "nonsense"]
+)
 def test_what_has_no_rule_stays_bytes(content_type: str | None) -> None:
     assert decode_body(content_type, b"<a/>") == (b"<a/>", ())
     assert decode_body(content_type, b"").data is None
@@ -275,7 +277,8 @@ class TestMultipart:
             decode_body(MULTIPART, body)
 
     @pytest.mark.parametrize(
-        "content_type", ["multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'b' * 71}"]
+        "content_type",
+        ["multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'b' * 71}"],
     )
     def test_a_boundary_is_needed(self, content_type: str) -> None:
         with pytest.raises(MalformedError, match="boundary"):
@@ -294,5 +297,5 @@ class TestMultipart:
     def test_any_bytes_are_a_form_or_refused(self, noise: bytes) -> None:
         try:
             decode_body(MULTIPART, part('; name="a"')[:-2] + noise)
-        except RequestError as error:
-            assert error.status in (400, 413)
+        except (MalformedError, TooLargeError):
+            pass

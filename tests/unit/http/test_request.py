@@ -17,7 +17,6 @@ from compysition.errors import (
     MalformedError,
     MethodNotAllowedError,
     NotFoundError,
-    RequestError,
     TooLargeError,
     UnsupportedTypeError,
 )
@@ -142,15 +141,15 @@ def test_any_text_in_a_segment_comes_back(segments: list[str]) -> None:
 def test_any_target_is_read_or_refused_as_the_callers_fault(target: str, query: str) -> None:
     try:
         request = request_of(f"/{target}?{query}")
-    except RequestError as error:
-        assert error.status in (400, 404)
+    except (MalformedError, NotFoundError):
+        pass
     else:
         assert not {".", ".."} & set(request.segments)
-        assert dict(request.query) is not None
+        assert len(request.query) <= 1000
     try:
         request_of(None, PATH_INFO=target, QUERY_STRING=query)
-    except RequestError as error:
-        assert error.status in (400, 404)
+    except (MalformedError, NotFoundError):
+        pass
 
 
 # ---- where it is served ---------------------------------------------------------------------------------------------

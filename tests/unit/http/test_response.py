@@ -168,7 +168,7 @@ class TestTrees:
         from lxml import etree
 
         with pytest.raises(UsageError):
-            render(ResponseHead(), etree.ElementTree())
+            render(ResponseHead(), etree.ElementTree())  # type: ignore[call-overload]  # its types know better
 
 
 # ---- the status -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel without a Director: cells, queues and consumers, and a clock that is moved by hand.
+
+`VirtualClock` passes the contract of the real clock (`test_clock`).
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+import gevent
+from gevent import get_hub
+
+from compysition.cell import NOT_STARTED, Cell
+from compysition.clock import Clock
+from compysition.deadletter import DeadLetters
+from compysition.dispatch import Dispatcher
+from compysition.event import Event
+from compysition.ledger import Balance, Ledger
+from compysition.parking import Parking
+from compysition.queue import Overflow, Queue
+
+#: How long anything that has to happen may take, in seconds; machines are shared.
+LIMIT_S = 20.0
+#: Timers that may fire without time going on before that counts as an endless loop.
+STANDING_STILL = 1_000
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Let everything else run until `condition` holds."""
+    with gevent.Timeout(LIMIT_S):
+        while not condition():
+            gevent.sleep(0.0005)
+
+
+def turn() -> None:
+    """Let the hub turn a few times, timers and sockets included: whatever can happen without further help happens."""
+    for _ in range(5):
+        gevent.sleep(0.0005)
+
+
+class VirtualTimer:
+    """A call that is still to come, on a `VirtualClock`."""
+
+    def __init__(self, due: float, callback: Callable[[], object]) -> None:
+        self.due = due
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class VirtualClock(Clock):
+    """Time stands still until `advance`."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+        self._timers: list[tuple[float, int, VirtualTimer]] = []
+        self._numbers = count()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 1_000_000_000.0 + self.now
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> VirtualTimer:
+        timer = VirtualTimer(self.now + max(0.0, delay_s), callback)
+        heappush(self._timers, (timer.due, next(self._numbers), timer))
+        return timer
+
+    def sleep(self, delay_s: float) -> None:
+        place, is_over = Parking(), False
+
+        def over() -> None:
+            nonlocal is_over
+            is_over = True
+            place.wake()
+
+        timer = self.call_later(delay_s, over)
+        try:
+            while not is_over:
+                place.park()
+        finally:
+            timer.cancel()
+
+    @property
+    def pending(self) -> int:
+        """How many calls are still to come."""
+        return sum(1 for _, _, timer in self._timers if timer.callback is not None)
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass: every call that becomes due is made at its time, in the hub."""
+        end = self.now + seconds
+        standing = 0
+        while self._timers and self._timers[0][0] <= end:
+            due, _, timer = heappop(self._timers)
+            standing = 0 if due > self.now else standing + 1
+            assert standing < STANDING_STILL, "timers fire for ever and time does not go on"
+            self.now = max(self.now, due)
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                call_in_hub(callback)
+        self.now = end
+
+
+def call_in_hub(callback: Callable[[], object]) -> None:
+    """Call `callback` in the hub and wait until that has happened; what it raises is raised here."""
+    place = Parking()
+    outcome: list[BaseException | None] = []
+
+    def call() -> None:
+        try:
+            callback()
+        except BaseException as error:
+            outcome.append(error)
+        else:
+            outcome.append(None)
+        place.wake()
+
+    get_hub().loop.run_callback(call)
+    while not outcome:
+        place.park()
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+class Kernel:
+    """Runs cells, as far as a cell asks for it (`compysition.cell.Host`, `compysition.actor.ActorHost`)."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock if clock is not None else Clock()
+        self.dispatcher = Dispatcher(self.clock)
+        self.dispatcher.bind()
+        self.dead_letters = DeadLetters()
+        self.resent: list[Event] = []
+        self.ledger = Ledger(self.resent.append)
+        self.cells: list[Cell] = []
+        self.crashes: list[tuple[str, str]] = []
+        self.stops: list[str] = []
+        self.is_stopping = False
+        self._handlers: dict[Cell, Callable[[Event], Any]] = {}
+
+    def crashed(self, cell: Cell, reason: str) -> None:
+        self.crashes.append((cell.name, reason))
+
+    def request_stop(self, reason: str) -> None:
+        self.stops.append(reason)
+
+    def offload(self, function: Callable[..., Any], args: tuple[Any, ...], timeout_s: float | None) -> Any:
+        return function(*args)
+
+    def cell(
+        self,
+        name: str,
+        handler: Callable[[Event], Any] = lambda event: None,
+        *,
+        is_open: bool = True,
+        **options: Any,
+    ) -> Cell:
+        """A cell whose queues call `handler`."""
+        cell = Cell(name, self, self.ledger, **options)
+        self._handlers[cell] = handler
+        self.cells.append(cell)
+        if is_open:
+            cell.open(NOT_STARTED)
+        return cell
+
+    def connect(
+        self,
+        source: Cell | None,
+        cell: Cell,
+        *,
+        outbox: str = "",
+        inbox: str = "",
+        capacity: int = 500,
+        overflow: Overflow = Overflow.WAIT,
+        is_error: bool = False,
+    ) -> Queue:
+        """The queue of a connection; `source` None is outside."""
+        name = source.name if source is not None else ""
+        queue = Queue(
+            name,
+            outbox or (cell.name if source is not None else ""),
+            cell,
+            inbox or name,
+            capacity=capacity,
+            overflow=overflow,
+            is_error=is_error,
+        )
+        queue.handler = self._handlers[cell]
+        cell.inboxes.append(queue)
+        if source is not None:
+            boxes = source.error_outboxes if is_error else source.outboxes
+            boxes.setdefault(queue.outbox, []).append(queue)
+        return queue
+
+    def post(self, queue: Queue, data: Any = None) -> Event:
+        """Put a new event in from outside."""
+        event = Event(data)
+        queue.put(event, self.ledger, None, None)
+        return event
+
+    def balance(self) -> Balance:
+        """The balance, what is held counted anew."""
+        held = len(self.dispatcher.held_in_hands())
+        for cell in self.cells:
+            held += cell.depth + len(cell.kept.events) + len(cell.retrying.events)
+        return self.ledger.balance(held)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is ready and no handler runs."""
+        return not self.dispatcher.ready and not any(cell.running for cell in self.cells)
+
+    def run(self) -> None:
+        """Let it run until nothing is ready and no handler runs."""
+        wait_until(self.is_idle)
+
+    def close(self) -> None:
+        """End everything; the last look has to be even."""
+        balance = self.balance()
+        for consumer in tuple(self.dispatcher.consumers):
+            consumer.hand.is_kill_ours = True
+            consumer.kill(block=False)
+        wait_until(lambda: not self.dispatcher.consumers)
+        for cell in self.cells:
+            cell.cancel_timers()
+        assert balance.is_even, str(balance)
+        assert self.balance().is_even, str(self.balance())
