@@ -303,7 +303,8 @@ class Actor:
     def _bind(self) -> None:
         """Bind `send_event` to what is connected, unless a subclass has its own."""
         if type(self).send_event is Actor.send_event:
-            self.__dict__["send_event"] = self._wired.bound_send()
+            # Not through `__dict__`: an instance whose dict was touched has slower attributes.
+            setattr(self, "send_event", self._wired.bound_send())  # noqa: B010 - mypy knows a method there
 
     def _wake_sleepers(self) -> None:
         for place in tuple(self._sleeping):

@@ -83,8 +83,8 @@ class Cell:
     """
 
     __slots__ = (
-        *("abandoned", "backoff", "busy_s", "chunk", "concurrency", "failed_after_send", "failures", "host"),
-        *("inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "received"),
+        *("abandoned", "backoff", "busy_s", "chunk", "concurrency", "dispatcher", "failed_after_send", "failures"),
+        *("host", "inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "received"),
         *("restarts", "retrying", "ring", "running", "shut", "wants_wake", "waiting_puts"),
         *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_retry_deadline", "_timers"),
     )
@@ -102,6 +102,7 @@ class Cell:
     ) -> None:
         self.name = name
         self.host = host
+        self.dispatcher = host.dispatcher
         self.ledger = ledger
         self.concurrency = concurrency
         self.max_retries = max_retries
@@ -148,16 +149,19 @@ class Cell:
         if self.shut or self.waiting_puts or self.running >= self.concurrency:
             self.wants_wake = False
         elif self._has_eligible():
-            self.wants_wake = False
-            self.host.dispatcher.make_ready(self)
+            self.wake()
         else:
             self.wants_wake = True
 
     def wake(self) -> None:
-        """Something was put in while nothing was here (`wants_wake`)."""
+        """Be served: something was put in while nothing was here (`wants_wake`)."""
         self.wants_wake = False
         if not self.is_queued:
-            self.host.dispatcher.make_ready(self)
+            self.is_queued = True
+            dispatcher = self.dispatcher
+            dispatcher.ready.append(self)
+            if not dispatcher.is_armed:
+                dispatcher.arm()
 
     def close(self, reason: int) -> None:
         """Start no further handler, for one more `reason`."""
@@ -183,6 +187,8 @@ class Cell:
         if not (self.shut or self.waiting_puts or self.running >= self.concurrency):
             inboxes = self.inboxes
             ring = self.ring
+            if len(inboxes) == 1 and ring is None and inboxes[0].items:
+                return inboxes[0]
             room = 0 if ring is None else ring.room()
             number = len(inboxes)
             for step in range(number):
@@ -194,23 +200,19 @@ class Cell:
         self.settle()
         return None
 
-    def chunk_of(self, queue: Queue) -> int:
-        """How many events of `queue` to handle before the next look at the clock."""
-        number = min(self.chunk, len(queue.items))
-        if self.ring is not None and queue.ring is None:
-            # What is let in at once must fit: each event from outside may put one into the ring. This handler is
-            # counted in the ring's load already, hence the one more.
-            number = max(1, min(number, self.ring.room() + 1))
-        return number
+    def ring_chunk(self, queue: Queue, number: int) -> int:
+        """How many of the next `number` events of `queue` may be handled at once, on a ring."""
+        if self.ring is None or queue.ring is not None:
+            return number
+        # What is let in at once must fit: each event from outside may put one into the ring.
+        return max(1, min(number, self.ring.room()))
 
-    def chunk_ended(self, took_s: float) -> None:
-        """Adapt the size of a chunk to how long it takes, and look what is next."""
-        self.busy_s += took_s
+    def adapt_chunk(self, took_s: float) -> None:
+        """Adapt the size of a chunk to how long one has taken."""
         if took_s > CHUNK_MOST_S:
             self.chunk = max(1, self.chunk >> 1)
         elif took_s < CHUNK_LEAST_S and self.chunk < CHUNK:
             self.chunk <<= 1
-        self.settle()
 
     def begin_waiting_put(self) -> None:
         """A handler waits for room: start no further one, so that back pressure travels upstream."""
@@ -258,12 +260,14 @@ class Cell:
     # ---- ways on for an event -----------------------------------------------------------------------------------
 
     def bound_send(self) -> Callable[..., None]:
-        """`send`, or for an actor with one connection the same in fewer steps."""
+        """`send` in fewer steps, for what is connected at this moment."""
         queues = [queue for queues in self.outboxes.values() for queue in queues]
-        if len(queues) != 1:
-            return self.send
-        [queue] = queues
-        slow, enter, items, destination = self.send, self.ledger.enter, queue.items, queue.cell
+        if len(queues) == 1:
+            return self._bound_to_one(queues[0])
+        return self._bound_to_many(queues) if queues else self.send
+
+    def _bound_to_one(self, queue: Queue) -> Callable[..., None]:
+        slow, ledger, items, destination = self.send, self.ledger, queue.items, queue.cell
         append = items.append
 
         def send_event(event: Event, queues: str | Iterable[str] | None = None) -> None:
@@ -274,18 +278,53 @@ class Cell:
                 raise
             if queues is not None or len(items) >= queue.limit:
                 return slow(event, queues)
-            # From here on the same as Queue.put, in fewer steps.
+            # From here on the words of Queue.put and Ledger.move, for what is in a handler's hand, or fresh.
             if owner.sender is self:
-                # Out of a handler's hand, which counts nothing.
                 event._owner = queue
             elif owner is FRESH:
-                enter(event, queue, getcurrent().__class__ is Consumer)
+                event._owner = queue
+                event._ledger = ledger
+                # While no handler of this actor runs, the sender cannot be inside one; that is quicker to know.
+                if self.running and getcurrent().__class__ is Consumer:
+                    ledger.born += 1
+                else:
+                    ledger.accepted += 1
             else:
                 return slow(event)
             append(event)
             if destination.wants_wake:
                 destination.wake()
             return None
+
+        return send_event
+
+    def _bound_to_many(self, queues: Sequence[Queue]) -> Callable[..., None]:
+        slow, ledger, last = self.send, self.ledger, queues[-1]
+        put_last, copies_to = self._bound_to_one(last), tuple(queues[:-1])
+
+        def send_event(event: Event, queues: str | Iterable[str] | None = None) -> None:
+            try:
+                owner = event._owner
+            except AttributeError:
+                check_is_event(event)
+                raise
+            if queues is not None or (owner.sender is not self and owner is not FRESH):
+                return slow(event, queues)
+            for queue in copies_to:
+                if len(queue.items) >= queue.limit:
+                    return slow(event)
+            if len(last.items) >= last.limit:
+                return slow(event)
+            # All copies first, so that one that cannot be made leaves nothing sent; then the words of Queue.put.
+            for queue, copy in [(queue, event.copy()) for queue in copies_to]:
+                copy._owner = queue
+                copy._ledger = ledger
+                ledger.born += 1
+                queue.items.append(copy)
+                destination = queue.cell
+                if destination.wants_wake:
+                    destination.wake()
+            return put_last(event)
 
         return send_event
 
@@ -333,12 +372,13 @@ class Cell:
         copies = [event.copy() for _ in range(len(targets) - 1)]
         # The event itself goes last: whoever is killed half-way still has it in hand, so that it is given back.
         for queue, each in zip(targets, [*copies, event], strict=True):
+            is_born = each is not event or handler_of is not None
             try:
-                queue.put(each, ledger, self, handler_of)
+                queue.put(each, ledger, self, handler_of, is_born=is_born)
             except RingFullError:
                 raise
             except QueueFullError as error:
-                ledger.move(each, queue, self, in_handler=handler_of is not None)
+                ledger.move(each, queue, self, in_handler=is_born)
                 self.bury(each, deadletter.OVERFLOW, Failure.of(error, actor=self.name))
 
     def bury(self, event: Event, reason: str, failure: Failure | None, inbox: str = "") -> None:

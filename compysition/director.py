@@ -462,7 +462,7 @@ class Director:
             raise DirectorStateError(f"Director {self.name!r} is {self._state}: offload needs it running")
         timer = None if timeout_s is None else gevent.Timeout.start_new(timeout_s)
         try:
-            outcome: tuple[Any, BaseException | None] = self._threads.spawn(_call_on_thread, function, args).get()
+            outcome: Any = self._threads.spawn(_call_on_thread, function, args).get()
         except gevent.Timeout as timeout:
             if timeout is not timer:
                 raise

@@ -104,18 +104,22 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
 
     def _serve(self, cell: "Cell", queue: "Queue") -> bool:
         """Handle one chunk of `queue`. Returns False when this consumer has to end."""
-        dispatcher, hand, handler = self._dispatcher, self.hand, queue.handler
-        take = queue.items.popleft
+        dispatcher, hand, handler, items = self._dispatcher, self.hand, queue.handler, queue.items
+        started = dispatcher.now
+        take = items.popleft
+        number = len(items)
+        if number > cell.chunk:
+            number = cell.chunk
+        if cell.ring is not None:
+            number = cell.ring_chunk(queue, number)
         cell.running += 1
         hand.sender = cell
         hand.queue = queue
-        started = dispatcher.now
-        number = 0
         goes_on = True
         event: Event | None = None
         try:
             # MAIN LOOP
-            for number in range(1, cell.chunk_of(queue) + 1):
+            for number in range(1, number + 1):  # noqa: B020, PLR1704 - what remains is how many were taken
                 hand.event = event = take()
                 event._owner = hand
                 if event._lineage is not None and event._lineage.ticket.is_expired():
@@ -149,8 +153,17 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
             else:
                 hand.sender = hand.queue = None
                 hand.is_kill_ours = False
+                now = dispatcher.now = dispatcher.monotonic()
+                queue.taken += number
                 cell.running -= 1
-                dispatcher.chunk_ended(cell, queue, number, started)
+                took_s = now - started
+                cell.busy_s += took_s
+                if took_s > CHUNK_MOST_S or cell.chunk < CHUNK:
+                    cell.adapt_chunk(took_s)
+                if not cell.is_queued:
+                    cell.settle()
+                if queue.waiting or cell.ring is not None or dispatcher.watchers:
+                    dispatcher.make_room(cell, queue)
         return goes_on
 
 
@@ -164,24 +177,26 @@ class Dispatcher:
         ready: Cells that have something to do, each at most once.
         consumers: All consumers that live.
         now: The clock's reading at the end of the newest chunk.
+        is_armed: Whether the dispatcher runs or is on its way; `arm` sends it on its way.
+        watchers: Who waits in `wait_until`.
     """
 
     __slots__ = (
-        *("clock", "consumers", "is_slice_over", "now", "ready", "slice_end"),
-        *("_hub", "_idle", "_is_armed", "_timer", "_watchers"),
+        *("clock", "consumers", "is_armed", "is_slice_over", "monotonic", "now", "ready", "slice_end", "watchers"),
+        *("_hub", "_idle", "_timer"),
     )
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.monotonic = clock.monotonic
         self.ready: deque[Cell] = deque()
         self.consumers: set[Consumer] = set()
         self.now = 0.0
         self.slice_end = 0.0
         self.is_slice_over = False
         self._idle: list[Consumer] = []
-        #: Whether `_dispatch` is running or on its way.
-        self._is_armed = False
-        self._watchers: set[Parking] = set()
+        self.is_armed = False
+        self.watchers: set[Parking] = set()
         self._hub: Any = None
         self._timer: Any = None
 
@@ -190,17 +205,14 @@ class Dispatcher:
         self._hub = get_hub()
         self._timer = self._hub.loop.timer(0.0)
 
-    def make_ready(self, cell: "Cell") -> None:
-        """Have `cell` served. It is not among `ready` yet."""
-        cell.is_queued = True
-        self.ready.append(cell)
-        if not self._is_armed:
-            self._is_armed = True
-            self._hub.loop.run_callback(self._dispatch)
+    def arm(self) -> None:
+        """Have what is ready served soon."""
+        self.is_armed = True
+        self._hub.loop.run_callback(self._dispatch)
 
     def _dispatch(self) -> None:
         """Switch to consumers until nothing is ready or the slice is over. Runs in the hub."""
-        monotonic = self.clock.monotonic
+        monotonic = self.monotonic
         self.now = monotonic()
         self.slice_end = self.now + SLICE_S
         self.is_slice_over = False
@@ -227,23 +239,21 @@ class Dispatcher:
             if ready:
                 self._timer.start(self._dispatch)
             else:
-                self._is_armed = False
+                self.is_armed = False
 
-    def chunk_ended(self, cell: "Cell", queue: "Queue", number: int, started: float) -> None:
-        """Bring everything that may lag by a chunk up to date, and restore readiness."""
-        now = self.now = self.clock.monotonic()
-        queue.taken += number
+    def make_room(self, cell: "Cell", queue: "Queue") -> None:
+        """After a chunk: let in who waited for room, in the queue or in the ring, and tell who watches."""
         if queue.waiting:
             queue.refill()
-        cell.chunk_ended(now - started)
+            cell.settle()
         if cell.ring is not None:
             cell.ring.open()
-        if self._watchers:
+        if self.watchers:
             self.notice()
 
     def notice(self) -> None:
         """Something that `wait_until` may wait for has changed."""
-        for place in self._watchers:
+        for place in self.watchers:
             place.wake()
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -254,7 +264,7 @@ class Dispatcher:
         """
         deadline = self.clock.monotonic() + timeout_s
         place = Parking()
-        self._watchers.add(place)
+        self.watchers.add(place)
         try:
             while not condition():
                 left_s = deadline - self.clock.monotonic()
@@ -266,7 +276,7 @@ class Dispatcher:
                 finally:
                     timer.cancel()
         finally:
-            self._watchers.discard(place)
+            self.watchers.discard(place)
         return True
 
     def park(self, consumer: Consumer) -> bool:
@@ -275,9 +285,8 @@ class Dispatcher:
         hand.is_parked = True
         if len(self._idle) >= IDLE_KEPT:
             return False
-        if self.ready and not self._is_armed:
-            self._is_armed = True
-            self._hub.loop.run_callback(self._dispatch)
+        if self.ready and not self.is_armed:
+            self.arm()
         self._idle.append(consumer)
         try:
             while hand.is_parked:

@@ -136,7 +136,15 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {self.name}: {len(self.items)} of {self.capacity}, {len(self.waiting)} waiting>"
 
-    def put(self, event: Event, ledger: Ledger, sender: object | None, handler_of: Sender | None) -> None:
+    def put(
+        self,
+        event: Event,
+        ledger: Ledger,
+        sender: object | None,
+        handler_of: Sender | None,
+        *,
+        is_born: bool | None = None,
+    ) -> None:
         """Put `event` in, by the overflow policy if there is no room.
 
         Waits for room when the policy is `wait`; woken by whoever takes from the queue. Never waits in a ring.
@@ -146,6 +154,7 @@ class Queue:
             ledger: Where a fresh event is counted in.
             sender: The actor's cell that sends; None when it is posted from outside.
             handler_of: The cell inside whose handler the present greenlet is; None outside any handler.
+            is_born: Whether a fresh event counts as born, as copies do; by default what is put inside a handler.
 
         Raises:
             EventNotOwnedError: the event is not the sender's to give.
@@ -155,12 +164,14 @@ class Queue:
             DirectorStoppedError: the Director has stopped; while it waited, the event was ended by the stop.
         """
         items = self.items
+        if is_born is None:
+            is_born = handler_of is not None
         if len(items) >= self.limit:
             # First of all: an error about the owner must come before an event is dropped for the sake of this one.
             ledger.check(event, sender)
-            if not self._make_room(event, ledger, sender, handler_of):
+            if not self._make_room(event, ledger, sender, handler_of, is_born):
                 return
-        ledger.move(event, self, sender, in_handler=handler_of is not None)
+        ledger.move(event, self, sender, in_handler=is_born)
         items.append(event)
         if self.cell.wants_wake:
             self.cell.wake()
@@ -222,12 +233,14 @@ class Queue:
     def _set_limit(self) -> None:
         self.limit = 0 if self.is_closed or self.waiting else self.capacity
 
-    def _make_room(self, event: Event, ledger: Ledger, sender: object | None, handler_of: Sender | None) -> bool:
+    def _make_room(
+        self, event: Event, ledger: Ledger, sender: object | None, handler_of: Sender | None, is_born: bool
+    ) -> bool:
         """Do what the overflow policy says. Returns whether the event has still to be put in."""
         if self.is_closed:
             raise DirectorStoppedError(f"queue '{self.name}' is closed: the Director has stopped")
         if self.overflow is Overflow.DROP_NEWEST:
-            ledger.move(event, self, sender, in_handler=handler_of is not None)
+            ledger.move(event, self, sender, in_handler=is_born)
             self.dropped += 1
             ledger.end(event, Outcome.DROPPED)
             return False
@@ -248,7 +261,7 @@ class Queue:
             return True
         if getcurrent() is get_hub():
             raise self._full("a callback of the event loop cannot wait for room; send from a greenlet")
-        self._wait(event, ledger, sender, handler_of)
+        self._wait(event, ledger, sender, handler_of, is_born)
         return False
 
     def _full(self, advice: str) -> QueueFullError:
@@ -258,9 +271,11 @@ class Queue:
             capacity=self.capacity,
         )
 
-    def _wait(self, event: Event, ledger: Ledger, sender: object | None, handler_of: Sender | None) -> None:
+    def _wait(
+        self, event: Event, ledger: Ledger, sender: object | None, handler_of: Sender | None, is_born: bool
+    ) -> None:
         place = Parking()
-        former: Owner = ledger.move(event, self, sender, in_handler=handler_of is not None)
+        former: Owner = ledger.move(event, self, sender, in_handler=is_born)
         waiter = WaitingSender(event, place)
         self.waiting.append(waiter)
         self.limit = 0
@@ -281,7 +296,7 @@ class Queue:
         except BaseException:
             if waiter.event is not None:
                 self.waiting.remove(waiter)
-                ledger.undo(event, former, in_handler=handler_of is not None)
+                ledger.undo(event, former, in_handler=is_born)
                 if not self.waiting:
                     self._set_limit()
             raise

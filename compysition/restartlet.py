@@ -74,8 +74,9 @@ class RestartableGreenlet:
         """Run the function, from its beginning."""
         self.state = GreenletState.RUNNING
         self.reason = ""
-        self._greenlet = Greenlet(self._run)
-        self._greenlet.start()
+        greenlet = self._greenlet = Greenlet(self._run)
+        greenlet.rawlink(self._left)
+        greenlet.start()
 
     def kill(self) -> None:
         """Throw `GreenletExit` into it, and do not wait. It counts as killed by its owner."""
@@ -83,6 +84,12 @@ class RestartableGreenlet:
             self.state = GreenletState.KILLED
         if self._greenlet is not None and not self._greenlet.dead:
             self._greenlet.kill(block=False)
+
+    def is_over(self) -> bool:
+        """Whether it will not run again."""
+        return self.state is GreenletState.ENDED or (
+            not self.restart and self.state in (GreenletState.DIED, GreenletState.KILLED) and not self.is_alive()
+        )
 
     def is_alive(self) -> bool:
         """Whether its greenlet has still to end, whoever killed it."""
@@ -106,6 +113,12 @@ class RestartableGreenlet:
                 # One that has seen `loop()` turn false because of a restart has not come to its own end.
                 self.state = GreenletState.KILLED if self._pool.is_restarting else GreenletState.ENDED
         self._pool._ended(self)
+
+    def _left(self, greenlet: "Greenlet[[], None]") -> None:
+        """Runs in the hub when the greenlet is gone, which it may be without ever having run."""
+        if self._greenlet is greenlet:
+            self._died("it was killed from outside")
+            self._pool._ended(self)
 
     def _died(self, reason: str) -> None:
         if self.state is GreenletState.RUNNING:
@@ -162,7 +175,7 @@ class RestartPool:
         )
         greenlet.is_from_hook = self.is_in_hook
         greenlet.is_original = greenlet.is_original and not self.is_in_hook
-        self._greenlets = [g for g in self._greenlets if g.is_original or g.state is not GreenletState.ENDED]
+        self._greenlets = [g for g in self._greenlets if g.is_original or not g.is_over()]
         self._greenlets.append(greenlet)
         if self.is_started:
             greenlet.start()

@@ -7,6 +7,7 @@ was in flight meanwhile got its answer, and the next one on a new connection is 
 
 import base64
 import errno
+import gc
 import json
 import logging
 import re
@@ -38,6 +39,7 @@ from compysition.errors import (
     UnavailableError,
 )
 from compysition.http.event import HttpEvent
+from compysition.http.tickets import HttpTicket
 from compysition.ledger import Outcome
 from tests.fault.conservation import Observed, assert_conserved, wait_until
 
@@ -710,6 +712,8 @@ def test_a_late_answer_that_reaches_the_door_is_counted_and_logged_with_the_requ
     assert answer.status == 504
     assert service.ended(Outcome.EXPIRED) == 1
     assert list(service.director.dead_letters) == []
+    meta_id = answer.headers["x-request-id"]
+    assert [r for r in records.records if r.levelno == logging.INFO and f"request {meta_id} " in r.getMessage()]
 
 
 def test_an_event_that_the_actor_drops_is_answered_204(service: Service) -> None:
@@ -754,7 +758,9 @@ def test_stop_flow_answers_with_what_the_event_holds(service: Service) -> None:
     assert service.ended(Outcome.ANSWERED) == 3
 
 
-def test_the_first_of_two_answers_counts_and_the_second_is_dropped(service: Service) -> None:
+def test_the_first_of_two_answers_counts_and_the_second_is_dropped_and_logged(
+    service: Service, records: pytest.LogCaptureFixture
+) -> None:
     def behave(actor: Executor, event: Event) -> None:
         twin = event.copy()
         twin.data = '<result id="first"/>'
@@ -769,6 +775,9 @@ def test_the_first_of_two_answers_counts_and_the_second_is_dropped(service: Serv
     assert b'"first"' in answer.body
     assert service.ended(Outcome.DROPPED) == 1
     assert service.ended(Outcome.ANSWERED) == 3
+    meta_id = answer.headers["x-request-id"]
+    (record,) = [r for r in records.records if f"request {meta_id} " in r.getMessage()]
+    assert (record.levelno, record.__dict__["actor"]) == (logging.INFO, "wsgi")
 
 
 def test_an_actor_that_answers_and_then_raises_has_answered(
@@ -1357,6 +1366,40 @@ def test_a_service_that_is_an_outbox_gets_the_request_and_any_other_goes_to_all(
     assert steps["answer_b"].seen == [b"/answer_b/further?x=1", b"/elsewhere"]
 
 
+def test_a_branch_that_is_dropped_leaves_the_answer_to_the_others(service: Service) -> None:
+    wsgi = service.door()
+    full = service.director.register_actor(Step, "full", lambda actor, event: None)
+    step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
+    service.director.connect_queue(wsgi, full, capacity=1, overflow="drop_newest")
+    service.director.connect_queue(wsgi, step)
+    service.director.connect_queue(step, wsgi)
+    service.start()
+    full.pause()
+
+    assert [exchange(wsgi.port, request(b"x")).status for _ in range(3)] == [200] * 3
+
+    full.resume()
+    service.check()
+    assert service.ended(Outcome.DROPPED) == 2
+
+
+def test_an_answer_that_reaches_another_door_is_an_error_there_and_the_request_is_answered_500(
+    service: Service, records: pytest.LogCaptureFixture
+) -> None:
+    wsgi = service.door()
+    other = service.director.register_actor(WSGIServer, "other", port=0)
+    step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event, "other"))
+    service.director.connect_queue(wsgi, step)
+    service.director.connect_queue(step, [wsgi, other])
+    service.start()
+
+    assert exchange(wsgi.port, request(b"x")).status == 500
+
+    assert [(letter.actor, letter.reason) for letter in service.director.dead_letters] == [("other", "failed")]
+    assert [r for r in records.records if "no request of 'other' waits for event" in r.getMessage()]
+    service.check_conserved()
+
+
 def test_outside_base_path_nothing_is_served(service: Service) -> None:
     wsgi = service.door(base_path="/api")
     step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
@@ -1662,6 +1705,74 @@ def test_a_body_that_does_not_come_is_answered_408_at_the_deadline(service: Serv
 
     assert (answer.status, answer.headers["connection"]) == (408, "close")
     client.socket.close()
+    service.check()
+
+
+@pytest.mark.parametrize("goes_away", [False, True])
+def test_a_client_that_reads_its_answer_slowly_or_not_at_all_holds_nobody(service: Service, goes_away: bool) -> None:
+    wsgi = service.door()
+    step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
+    service.director.connect_queue(wsgi, step)
+    service.director.connect_queue(step, wsgi)
+    service.good = lambda: request(b"good")
+    service.start()
+    big = b"x" * 8_000_000
+    client = Client(wsgi.port).send(request(big))
+    wait_until(lambda: service.ended(Outcome.ANSWERED) == 1)
+
+    assert exchange(wsgi.port, request(b"small")).body == b"small"
+    if goes_away:
+        client.reset()
+    else:
+        assert client.answer().body == big
+        assert client.is_closed()
+
+    service.check()
+
+
+def test_requests_leave_no_event_and_no_ticket_behind(service: Service) -> None:
+    service.circle(lambda actor, event: None, timeout_s=SHORT_S)
+    sent = [order("7"), order("7", authorization=None), request(b"<"), order("bad"), request(method="HEAD")]
+
+    Pool(10).map(lambda one: exchange(service.wsgi.port, one), sent * 10)
+
+    service.check()
+    service.director.dead_letters.clear()
+    assert objects_of(HttpEvent, HttpTicket) == []
+    assert len(service.director.deadlines) == 0
+
+
+def objects_of(*classes: type) -> list[Any]:
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, classes)]
+
+
+def test_two_services_in_one_process_do_not_touch_each_other(services: Callable[..., Service]) -> None:
+    first, second = services().circle(raising(ValueError("no"))), services().circle()
+    second.begin_bystander()
+
+    assert exchange(first.wsgi.port, order("bad")).status == 500
+    assert first.director.stop().ok
+
+    second.check()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "localhost"])
+def test_an_address_that_is_not_loopback_is_warned_of(
+    service: Service, records: pytest.LogCaptureFixture, address: str
+) -> None:
+    wsgi = service.door(address=address)
+    step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
+    service.director.connect_queue(wsgi, step)
+    service.director.connect_queue(step, wsgi)
+    service.start()
+
+    warnings = [r.getMessage() for r in records.records if r.levelno == logging.WARNING]
+    assert ["0.0.0.0" in warning for warning in warnings] == ([True] if address == "0.0.0.0" else [])
+    (door,) = service.director.doors()
+    host = "localhost" if address == "localhost" else "127.0.0.1"
+    assert f"http://{host}:{wsgi.port}/" in door
+    assert "curl" in door
     service.check()
 
 

@@ -390,8 +390,8 @@ def test_a_reader_that_pauses_at_the_stops_deadline_leaves_dead_letters_and_exit
             os.close(descriptor)
 
     assert said["code"] == 1
-    assert set(said["letters"]) == {"out stopped None"}
-    assert said["ended"]["dead"] == said["letters"]["out stopped None"] + said["lost_letters"]
+    assert list(said["letters"]) == ["out stopped DirectorStoppedError"]
+    assert said["ended"]["dead"] == sum(said["letters"].values()) + said["lost_letters"]
     assert said["ended"]["dead"] + said["ended"]["delivered"] == said["accepted"]
     assert said["took_s"] < 3.0
 
@@ -424,6 +424,114 @@ def test_a_reader_that_pauses_makes_back_pressure_instead_of_memory(small_pipe: 
     # What is in the pipe, the block at hand, and the queue.
     assert made[-1] == made[-2] < 2 * 4096 / 6 + 10 + 100
     assert said["ended"] == {"delivered": 2000}
+
+
+# ---- a handler that is killed -----------------------------------------------------------------------------------
+
+KILLING: Final = """
+from compysition.actors import Null
+
+class Slow(Actor):
+    def __init__(self, name):
+        super().__init__(name, blocking_consume=True)
+        self.gate = gevent.event.Event()
+        self.seen = []
+    def consume(self, event):
+        self.gate.wait()
+        self.seen.append(event.data)
+
+def kill_handler(name):
+    for consumer in director.dispatcher.consumers:
+        if consumer.hand.sender is not None and consumer.hand.sender.name == name:
+            consumer.kill(block=False)
+
+def until(condition):
+    with gevent.Timeout(4):
+        while not condition():
+            gevent.sleep(0.002)
+
+director = Director(stop_timeout_s=2.0)
+"""
+
+
+def test_lines_that_wait_when_their_handler_is_killed_are_written_after_the_restart(small_pipe: Pipe) -> None:
+    script = """
+    out = director.register_actor(STDOUT, "out")
+    director.start(block=False)
+    for number in range(1000):
+        gevent.spawn(director.post, "out", f"{number:05d}")
+    ticker = gevent.spawn(tick)
+    signal.signal(signal.SIGUSR2, lambda *_: kill_handler("out"))
+    until(lambda: director.snapshot().actors["out"].restarts == 1)
+    until(lambda: director.snapshot().balance.held == 0)
+    finish(director, director.stop())
+    """
+    with Child(KILLING + dedented(script), small_pipe.write_fd) as child:
+        small_pipe.hand_over()
+        small_pipe.await_full()
+        child.await_ticks()
+        child.process.send_signal(signal.SIGUSR2)
+        written = small_pipe.read_all()
+        said = child.end()
+
+    assert written.decode().splitlines() == numbers(1000)
+    assert (said["code"], said["ended"]) == (0, {"delivered": 1000})
+
+
+def test_lines_that_wait_when_their_handler_is_killed_need_no_further_event_to_be_written(small_pipe: Pipe) -> None:
+    script = """
+    out = director.register_actor(STDOUT, "out")
+    director.start(block=False)
+    director.post("out", "x" * 10_000)
+    ticker = gevent.spawn(tick)
+    signal.signal(signal.SIGUSR2, lambda *_: kill_handler("out"))
+    until(lambda: director.snapshot().actors["out"].restarts == 1)
+    os.write(2, b"restarted")
+    until(lambda: director.snapshot().balance.held == 0)
+    finish(director, director.stop())
+    """
+    with Child(KILLING + dedented(script), small_pipe.write_fd) as child:
+        small_pipe.hand_over()
+        small_pipe.await_full()
+        child.await_ticks()
+        child.process.send_signal(signal.SIGUSR2)
+        while b"restarted" not in child.errors:
+            child.await_ticks(1)
+        written = small_pipe.read_all()
+        said = child.end()
+
+    assert written == b"x" * 10_000 + b"\n"
+    assert (said["code"], said["ended"]) == (0, {"delivered": 1})
+
+
+@pytest.mark.parametrize("kind", ["sent on", "failed"])
+def test_an_event_that_waits_for_room_behind_its_line_when_the_handler_is_killed_goes_on(kind: str) -> None:
+    script = """
+    out = director.register_actor(STDOUT, "out")
+    slow = director.register_actor(Slow, "slow")
+    (director.connect_queue_error if FAILS else director.connect_queue)(out, slow, capacity=2)
+    if FAILS:
+        sys.stdout = None
+    director.start(block=False)
+    for number in range(10):
+        director.post("out", f"{number:05d}")
+    until(lambda: director.snapshot().actors["out"].waiting_puts == 1)
+    kill_handler("out")
+    until(lambda: director.snapshot().actors["out"].restarts == 1)
+    slow.gate.set()
+    report = director.stop()
+    assert slow.seen == [f"{number:05d}" for number in range(10)], slow.seen
+    finish(director, report)
+    """
+    fails = kind == "failed"
+    with Child(KILLING + dedented(script), subprocess.PIPE, FAILS=fails) as child:
+        assert child.process.stdout is not None
+        with child.process.stdout as file:
+            written = file.read()
+        said = child.end()
+
+    assert written.decode().splitlines() == ([] if fails else numbers(10))
+    assert (said["code"], said["ended"]) == (0, {"delivered": 10})
 
 
 # ---- what is behind the descriptor ------------------------------------------------------------------------------

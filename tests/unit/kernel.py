@@ -23,6 +23,8 @@ from compysition.queue import Overflow, Queue
 
 #: How long anything that has to happen may take, in seconds; machines are shared.
 LIMIT_S = 20.0
+#: A bit of `Cell.shut` that nobody else uses.
+CLOSED = 1 << 10
 #: Timers that may fire without time going on before that counts as an endless loop.
 STANDING_STILL = 1_000
 
@@ -220,6 +222,8 @@ class Kernel:
     def close(self) -> None:
         """End everything; the last look has to be even."""
         balance = self.balance()
+        for cell in self.cells:
+            cell.close(CLOSED)  # or what is given back would be handled again
         for consumer in tuple(self.dispatcher.consumers):
             consumer.hand.is_kill_ours = True
             consumer.kill(block=False)

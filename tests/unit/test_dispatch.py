@@ -3,6 +3,7 @@
 
 import gc
 import itertools
+import logging
 import os
 import weakref
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from gevent import GreenletExit, Timeout, get_hub, getcurrent
 from gevent.event import Event as Signal
 
+from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import CHUNK, CHUNK_MOST_S, IDLE_KEPT, LOOK_S, SLICE_S
@@ -69,14 +71,14 @@ def test_inboxes_are_served_in_turn_a_chunk_each(timeless: Kernel) -> None:
 
 def test_busy_inbox_does_not_starve_another(kernel: Kernel) -> None:
     seen: list[str] = []
-    cell = kernel.cell("a", lambda event: handle(event), is_open=False)
-    busy, other = kernel.connect(None, cell, inbox="busy"), kernel.connect(None, cell, inbox="other")
 
     def handle(event: Event) -> None:
         seen.append(event.data)
         if "other" not in seen:
             kernel.post(busy, "busy")  # the busy inbox is never empty
 
+    cell = kernel.cell("a", handle, is_open=False)
+    busy, other = kernel.connect(None, cell, inbox="busy"), kernel.connect(None, cell, inbox="other")
     for _ in range(CHUNK):
         kernel.post(busy, "busy")
     kernel.post(other, "other")
@@ -133,20 +135,20 @@ def test_concurrency_of_one_keeps_the_order_of_handlers_that_wait(kernel: Kernel
 
 def test_handlers_that_do_not_wait_need_one_consumer_for_a_whole_pipeline(kernel: Kernel) -> None:
     greenlets: set[object] = set()
-    last = kernel.cell("last", lambda event: greenlets.add(getcurrent()))
-    cells = [last]
-    for number in range(5):
-        cell = kernel.cell(f"c{number}", lambda event, number=number: pass_on(number, event))
-        kernel.connect(cell, cells[-1])
-        cells.append(cell)
+    cells: list[Cell] = []
 
-    def pass_on(number: int, event: Event) -> None:
+    def handle(event: Event) -> None:
         greenlets.add(getcurrent())
-        cells[number + 1].send(event)
+        event.data += 1
+        cells[-event.data].send(event)
 
+    for number in range(6):
+        cells.append(kernel.cell(f"c{number}", handle))
+        if number:
+            kernel.connect(cells[-1], cells[-2])
     queue = kernel.connect(None, cells[-1])
     for number in range(500):
-        kernel.post(queue, number)
+        kernel.post(queue, 0)
         if number % 100 == 0:
             turn()
     kernel.run()
@@ -353,9 +355,8 @@ def test_other_greenlets_get_their_turn_beside_a_flow_without_end(kernel: Kernel
 
 
 def test_slice_is_bounded_by_the_clock(timeless: Kernel, clock: VirtualClock) -> None:
-    # Between two slices the hub turns: a callback queued before shows where.
     handled = 0
-    between: list[int] = []
+    at_each_turn: list[int] = []
 
     def handle(event: Event) -> None:
         nonlocal handled
@@ -366,20 +367,26 @@ def test_slice_is_bounded_by_the_clock(timeless: Kernel, clock: VirtualClock) ->
     queue = timeless.connect(None, cell)
     for _ in range(CHUNK * 3):
         timeless.post(queue)
-    cell.open(1)
-    while handled < CHUNK * 3:
-        gevent.sleep(0.0001)
-        between.append(handled)
-    # The first chunk is of full size; then chunks shrink to one event, and a slice to what fits into its time.
-    assert between[0] <= CHUNK
-    assert max(after - before for before, after in itertools.pairwise(between)) <= CHUNK // 2
+    watcher = get_hub().loop.prepare()
+    watcher.start(lambda: at_each_turn.append(handled))
+    try:
+        cell.open(1)
+        timeless.run()
+    finally:
+        watcher.stop()
+        watcher.close()
+    slices = [after - before for before, after in itertools.pairwise(at_each_turn) if after > before]
+    # Chunks shrink to one event, and then a slice holds what fits into its time. The first turn of the hub has two
+    # slices, its callbacks' and its timers'.
+    assert slices[0] <= CHUNK + CHUNK // 2
+    assert max(slices[4:]) <= 6
 
 
 # ---- what a consumer leaves -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_failing", [True, False])
-def test_parked_consumer_keeps_nothing_alive(kernel: Kernel, is_failing: bool) -> None:
+def test_parked_consumer_keeps_nothing_alive(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, is_failing: bool) -> None:
     seen: list[weakref.ref[Event]] = []
 
     def handle(event: Event) -> None:
@@ -388,6 +395,7 @@ def test_parked_consumer_keeps_nothing_alive(kernel: Kernel, is_failing: bool) -
             raise ValueError("no")
 
     queue = kernel.connect(None, kernel.cell("a", handle))
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest would keep what is logged
     for _ in range(3):
         kernel.post(queue)
     kernel.run()
@@ -411,7 +419,7 @@ def test_event_in_hand_is_held(kernel: Kernel) -> None:
 
 
 def test_event_whose_time_is_over_is_ended_and_not_handled(kernel: Kernel) -> None:
-    seen: list[int] = []
+    seen: list[str] = []
     clock = VirtualClock()
     ticket = Ticket(clock, DeadlineWheel(clock), 5.0, get_hub().loop)
     cell = kernel.cell("a", lambda event: seen.append(event.data), is_open=False)
@@ -499,7 +507,7 @@ def test_wait_looks_again_after_each_chunk(timeless: Kernel) -> None:
 
 def test_wait_looks_again_when_it_is_told_to(timeless: Kernel) -> None:
     facts: list[int] = []
-    waiting = gevent.spawn(timeless.dispatcher.wait_until, lambda: facts, 100.0)
+    waiting = gevent.spawn(timeless.dispatcher.wait_until, lambda: bool(facts), 100.0)
     turn()
     facts.append(1)
     turn()
@@ -511,7 +519,7 @@ def test_wait_looks_again_when_it_is_told_to(timeless: Kernel) -> None:
 
 def test_wait_looks_again_in_any_case_soon(timeless: Kernel, clock: VirtualClock) -> None:
     facts: list[int] = []
-    waiting = gevent.spawn(timeless.dispatcher.wait_until, lambda: facts, 100.0)
+    waiting = gevent.spawn(timeless.dispatcher.wait_until, lambda: bool(facts), 100.0)
     turn()
     facts.append(1)
     clock.advance(LOOK_S)
