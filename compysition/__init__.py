@@ -5,6 +5,9 @@ A `Director` wires supervised actors with queues; see the README. Actors that co
 `compysition.actors`, errors in `compysition.errors`. Reading path: `director`, then downwards layer by layer.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from compysition.__about__ import __version__
 from compysition.actor import Actor, ActorOptions
 from compysition.deadletter import DeadLetter
@@ -14,6 +17,9 @@ from compysition.errors import Fatal, Retry, StopFlow
 from compysition.event import Event, Failure
 from compysition.ledger import Outcome
 
+if TYPE_CHECKING:
+    from compysition.http.event import HttpEvent
+
 __all__ = [
     "Actor",
     "ActorOptions",
@@ -22,9 +28,17 @@ __all__ = [
     "Event",
     "Failure",
     "Fatal",
+    "HttpEvent",
     "Outcome",
     "Retry",
     "StopFlow",
     "StopReport",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Not before somebody asks: a flow without HTTP should not pay for it.
+    if name == "HttpEvent":
+        return import_module("compysition.http.event").HttpEvent
+    raise AttributeError(f"module 'compysition' has no attribute {name!r}")

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, cast
 from gevent import getcurrent
 
 from compysition.cell import PAUSED, RESTARTING, Cell, Host
+from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Consumer
 from compysition.errors import ConfigurationError, DirectorStateError, suggestion
 from compysition.event import Event
@@ -73,6 +74,8 @@ class ActorOptions:
 
 class ActorHost(Host, Protocol):
     """What an actor's tools need from whoever runs it."""
+
+    deadlines: DeadlineWheel
 
     @property
     def is_stopping(self) -> bool:

@@ -79,11 +79,12 @@ class Cell:
         ledger: Where its events are counted.
         concurrency: How many handlers may run at once.
         max_retries: How often an event may be given back by `Retry`.
+        answers: Whether its inbox never feeds its outboxes; it is also given events whose time is over, to count them.
         backoff: Delays between retries that name none.
     """
 
     __slots__ = (
-        *("abandoned", "backoff", "busy_s", "chunk", "concurrency", "dispatcher", "failed_after_send", "failures"),
+        *("abandoned", "answers", "backoff", "busy_s", "chunk", "concurrency", "dispatcher", "failed_after_send", "failures"),
         *("host", "inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "received"),
         *("restarts", "retrying", "ring", "running", "shut", "wants_wake", "waiting_puts"),
         *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_retry_deadline", "_timers"),
@@ -97,6 +98,7 @@ class Cell:
         *,
         concurrency: int = 100,
         max_retries: int = 3,
+        answers: bool = False,
         backoff: Backoff | None = None,
         logger: RuntimeLogger | None = None,
     ) -> None:
@@ -106,6 +108,7 @@ class Cell:
         self.ledger = ledger
         self.concurrency = concurrency
         self.max_retries = max_retries
+        self.answers = answers
         self.backoff = backoff or Backoff()
         self.logger = logger or get_logger(f"actor.{name}", actor=name)
         #: Queues that end here, and by name those that begin here.
@@ -273,13 +276,14 @@ class Cell:
         def send_event(event: Event, queues: str | Iterable[str] | None = None) -> None:
             try:
                 owner = event._owner
+                holder = owner.sender
             except AttributeError:
                 check_is_event(event)
                 raise
             if queues is not None or len(items) >= queue.limit:
                 return slow(event, queues)
             # From here on the words of Queue.put and Ledger.move, for what is in a handler's hand, or fresh.
-            if owner.sender is self:
+            if holder is self:
                 event._owner = queue
             elif owner is FRESH:
                 event._owner = queue
@@ -305,10 +309,11 @@ class Cell:
         def send_event(event: Event, queues: str | Iterable[str] | None = None) -> None:
             try:
                 owner = event._owner
+                holder = owner.sender
             except AttributeError:
                 check_is_event(event)
                 raise
-            if queues is not None or (owner.sender is not self and owner is not FRESH):
+            if queues is not None or (holder is not self and owner is not FRESH):
                 return slow(event, queues)
             for queue in copies_to:
                 if len(queue.items) >= queue.limit:
@@ -408,7 +413,8 @@ class Cell:
             return
         if isinstance(error, Timeout):
             timeout, error = error, HandlerTimeoutError(f"a timeout ended the handler of {self.name!r}: {error}")
-            error.__traceback__ = timeout.__traceback__
+            # Taken over, not shared: a handler that holds its Timeout in a variable would be kept alive by it.
+            error.__traceback__, timeout.__traceback__ = timeout.__traceback__, None
         if not is_in_hand and isinstance(error, DeadlineError | DirectorStoppedError):
             # It waited for room when its time ended or the Director stopped; the event has its end, with a name.
             return

@@ -419,7 +419,23 @@ class Director:
     # ---- looking ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """One look at everything, as plain values. Safe from other threads, where it may lag."""
+        """One look at everything, as plain values. Safe from other threads, which wait for the hub's next turn."""
+        if self._state in (NEW, STOPPED) or self._is_own_thread() or os.getpid() != self._pid:
+            return self._look()
+        done = monkey.get_original("threading", "Event")()
+        found: list[Snapshot] = []
+
+        def look() -> None:
+            found.append(self._look())
+            done.set()
+
+        self._hub.loop.run_callback_threadsafe(look)
+        while not done.wait(0.1):
+            if self._state == STOPPED:
+                return self._look()
+        return found[0]
+
+    def _look(self) -> Snapshot:
         queues = [queue for member in self._wiring.members.values() for queue in member.cell.inboxes]
         by_source: dict[str, list[Queue]] = {}
         for queue in queues:
@@ -489,6 +505,7 @@ class Director:
         self._keep_alive = self._hub.loop.async_()
         self._keep_alive.start(self._begin_stop)
         self._threads = ThreadPool(OFFLOAD_THREADS, hub=self._hub)
+        self._services.reset()
         self._services.on_exit = self.request_stop
         self._wiring.complete()
         for ring in self._wiring.rings:
@@ -502,6 +519,7 @@ class Director:
                 queue.open()
         self._services.start()
         for bridge in self._bridges.values():
+            bridge.install()
             bridge.own_cells = frozenset(self._wiring.log_plane()) or bridge.own_cells
         for member in self._order:
             error = self._supervisor.start(member) if self._stop_reason is None else None
@@ -626,11 +644,10 @@ class Director:
             is_started=False,
         )
 
-    def _warn_of_keep(self, event: Event) -> None:
-        current: Any = getcurrent()
-        cell = current.hand.sender if current.__class__ is Consumer else None
-        if cell is not None:
-            cell.warn_of_keep(event)
+    @staticmethod
+    def _warn_of_keep(event: Event, sender: object | None) -> None:
+        if isinstance(sender, Cell):
+            sender.warn_of_keep(event)
 
     def _balances(self) -> tuple[Balance, Balance]:
         cells = [member.cell for member in self._wiring.members.values()]

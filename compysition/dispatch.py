@@ -122,7 +122,7 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
             for number in range(1, number + 1):  # noqa: B020, PLR1704 - what remains is how many were taken
                 hand.event = event = take()
                 event._owner = hand
-                if event._lineage is not None and event._lineage.ticket.is_expired():
+                if event._lineage is not None and event._lineage.ticket.is_expired() and not cell.answers:
                     event._ledger.end(event, Outcome.EXPIRED)  # type: ignore[union-attr]
                     continue
                 try:
@@ -234,6 +234,8 @@ class Dispatcher:
                         if queue.waiting:
                             queue.refill()
                         cell.settle()
+                        if cell.ring is not None:
+                            cell.ring.open()
                     self.is_slice_over = self.is_slice_over or monotonic() > self.slice_end
         finally:
             if ready:
@@ -305,7 +307,7 @@ class Dispatcher:
     def held_in_hands(self) -> list[Event]:
         """The events that handlers have in hand at this moment."""
         found = []
-        for consumer in self.consumers:
+        for consumer in tuple(self.consumers):
             event = consumer.hand.event
             if event is not None and event._owner is consumer.hand:
                 found.append(event)

@@ -125,10 +125,15 @@ class Drain:
         in_time = self._drain_flow() and self._drain_answers()
         if not in_time:
             self._kill(self._flow_members)
+        self._run_hooks(self._flow_members)
         # Log records of everything above have to come out, also when the deadline has passed: they say why.
-        if not self._wait(self._log_members, extra_s=0.0 if in_time else KILL_S, also=self._are_logs_flushed):
+        if not self._wait(self._log_members, extra_s=KILL_S, also=self._are_logs_flushed):
             self._kill(self._log_members)
-        for member in reversed(self._members):
+        self._run_hooks(self._log_members)
+
+    def _run_hooks(self, members: Sequence[Member]) -> None:
+        """Step 5, in reverse order of start. Log actors come after all others, so that they hear of these hooks."""
+        for member in reversed(members):
             self._supervisor.stop(member)
             for queue in member.cell.inboxes:
                 queue.close()
@@ -182,6 +187,7 @@ class Drain:
 
     def _wait(self, members: list[Member], extra_s: float = 0.0, also: Callable[[], bool] | None = None) -> bool:
         def is_done() -> bool:
+            self._end_what_failed_actors_hold()
             return (also is None or also()) and all([self._is_done(member) for member in members])
 
         left_s = max(self._deadline - self._clock.monotonic(), extra_s)
@@ -194,8 +200,6 @@ class Drain:
             self._left[member] += cell.collect(deadletter.STOPPED)
             return True
         if member.state is ActorState.FAILED:
-            # Nobody will ever handle these: say so now rather than at the deadline.
-            self._left[member] += cell.collect(deadletter.KILLED)
             return not cell.running
         if member.state is ActorState.RESTARTING or member.pool.is_alive():
             return False
@@ -207,6 +211,12 @@ class Drain:
         if member in self._offered and cell.depth:
             self._offered.discard(member)
         return cell.is_quiet() and not member.actor._is_answering()
+
+    def _end_what_failed_actors_hold(self) -> None:
+        """Nobody will ever handle these: say so now rather than at the deadline, and make room for who waits."""
+        for member in self._members:
+            if member.state is ActorState.FAILED:
+                self._left[member] += member.cell.collect(deadletter.KILLED)
 
     def _offer_drain(self, member: Member) -> None:
         kept = len(member.cell.kept.events)

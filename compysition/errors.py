@@ -315,12 +315,12 @@ class Retry(ControlFlow):
     """Give the event back and handle it again later, up to the actor's `max_retries`.
 
     Args:
-        after_s: When, in seconds; None = the actor's backoff.
+        after_s: When, in seconds, at once if it is not above 0; None = the actor's backoff.
     """
 
     def __init__(self, after_s: float | None = None) -> None:
-        if after_s is not None and not (isinstance(after_s, int | float) and 0 <= after_s < float("inf")):
-            raise UsageError(f"Retry(after_s={after_s!r}): wanted is a number of seconds from 0 on, or None")
+        if after_s is not None and not (isinstance(after_s, int | float) and abs(after_s) < float("inf")):
+            raise UsageError(f"Retry(after_s={after_s!r}): wanted is a number of seconds, or None")
         super().__init__(after_s)
         self.after_s = after_s
 

@@ -108,12 +108,12 @@ class Ledger:
     """Counts what enters and what ends. One per Director, and a second one for its log records.
 
     Args:
-        on_resent: Called with an event that ended as `delivered` and is sent all the same.
+        on_resent: Called with an event that ended as `delivered` and is sent all the same, and with who sends it.
     """
 
     __slots__ = ("accepted", "born", "delivered", "ended", "on_resent")
 
-    def __init__(self, on_resent: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, on_resent: Callable[[Event, object | None], None] | None = None) -> None:
         self.accepted = 0
         self.born = 0
         #: `Outcome.DELIVERED` is counted apart, because the dispatcher's loop does it.
@@ -145,7 +145,7 @@ class Ledger:
         elif owner is DELIVERED:
             self.enter(event, to, True)
             if self.on_resent is not None:
-                self.on_resent(event)
+                self.on_resent(event, sender)
         elif isinstance(owner, Holding):
             del owner.events[id(event)]
         event._owner = to

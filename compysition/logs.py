@@ -51,7 +51,8 @@ class LogEntry(dict[str, Any]):
             message = record.getMessage()
         except Exception as error:
             # Boundary: the caller's arguments do not fit the format, or their text raised. The record still counts.
-            message = f"{record.msg!r} (its arguments could not be formatted: {type(error).__name__})"
+            kind = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+            message = f"{kind} (could not be formatted: {type(error).__name__})"
         text = ""
         if record.exc_info and record.exc_info[1] is not None:
             text = "".join(traceback.format_exception(*record.exc_info))
@@ -128,6 +129,8 @@ class LogBridge(logging.Handler):
     def install(self) -> None:
         """Listen to everything under the logger ``compysition``, from INFO on unless that logger has a level."""
         root = logging.getLogger(ROOT)
+        if self in root.handlers:
+            return
         if root.level == logging.NOTSET:
             self._former_level = root.level
             root.setLevel(logging.INFO)
@@ -163,7 +166,12 @@ class LogBridge(logging.Handler):
                     if self.lost > self._lost_reported:
                         number, self._lost_reported = self.lost - self._lost_reported, self.lost
                         self._give(_lost_entry(number))
-                    self._give(self._ring.popleft())
+                    entry = self._ring[0]
+                    self._give(entry)
+                    # Taken out only now: a feeder killed while it waits for room must leave it here. It may have
+                    # fallen out meanwhile.
+                    if self._ring and self._ring[0] is entry:
+                        self._ring.popleft()
                 self._is_feeding = False
                 place.park()
         finally:

@@ -101,7 +101,8 @@ class RestartableGreenlet:
         except GreenletExit:
             self._died("it was killed from outside")
         except (SystemExit, KeyboardInterrupt) as error:
-            self._died(f"{type(error).__name__} left it")
+            # It asks for an ordered stop; nothing is broken that a restart would mend.
+            self.state = GreenletState.ENDED
             self._pool.on_exit(f"{type(error).__name__} was raised in background greenlet {self.name!r}")
         except BaseException as error:
             # Boundary: the supervisor's. The error is logged here, and the owner decides about a restart.
@@ -191,12 +192,14 @@ class RestartPool:
     def restart(self) -> None:
         """Start again all that did not end by themselves and want a restart, but for those that the hook made anew."""
         self.is_restarting = False
+        self.is_started = True
         stale = [g for g in self._greenlets if g.state in (GreenletState.DIED, GreenletState.KILLED)]
         for greenlet in stale:
             self._greenlets.remove(greenlet)
             if greenlet.restart and not greenlet.is_from_hook:
                 again = self.spawn(greenlet.function, *greenlet.args, name=greenlet.name)
                 again.is_original = greenlet.is_original
+        self.start()
 
     def reset(self) -> None:
         """Be as before the first start: only what was spawned before it is left, and waits for `start`."""
@@ -252,6 +255,9 @@ class RestartPool:
         """Runs in the greenlet that ends, as the last thing it does."""
         # Not `dead` yet, but nothing of it is left to run: whoever waits for it need not wait for the switch.
         greenlet._greenlet = None
+        if greenlet.is_over() and not greenlet.is_original and greenlet in self._greenlets:
+            # It must not keep alive what it was given: that may be an event somebody waits for.
+            self._greenlets.remove(greenlet)
         if greenlet.state is GreenletState.DIED:
             if greenlet.restart:
                 self.on_death(greenlet)

@@ -245,17 +245,18 @@ class Supervisor:
             self._clock.sleep(delay_s)
             if self.is_closed:
                 return
+            # What the hook spawns has to wait until `loop()` is true again.
+            member.pool.is_started = False
             member.last_restart = self._clock.monotonic()
             member.cell.restarts += 1
             error = self._run_pre_hook(member)
             if error is not None:
                 logger.error("pre_hook of %r failed in a restart", member.name, exc_info=error)
                 member.crash = f"pre_hook failed: {error}"
-                continue
-            member.pool.restart()
         if not self.is_closed:
             member.state = ActorState.RUNNING
             member.cell.open(RESTARTING)
+            member.pool.restart()
 
     def _give_up(self, member: Member, reason: str) -> None:
         member.state = ActorState.FAILED

@@ -58,6 +58,8 @@ class Wiring:
         self.log_actors: list[Member] = []
         self.error_actor: Member | None = None
         self.rings: list[Ring] = []
+        #: Connections to the error actor that nobody asked for; made anew at each start.
+        self._implicit: list[tuple[Member, Queue]] = []
 
     # ---- actors -------------------------------------------------------------------------------------------------
 
@@ -102,6 +104,7 @@ class Wiring:
             self._ledger,
             concurrency=chosen.concurrency,
             max_retries=chosen.max_retries,
+            answers=actor.answers,
             logger=actor.logger,
         )
         member = Member(actor, cell, self._make_pool(cell), chosen)
@@ -183,12 +186,7 @@ class Wiring:
 
     def complete(self) -> None:
         """What can only be said when everything is registered and connected: called at every start."""
-        if self.error_actor is not None:
-            for member in self.flow_members():
-                if member is not self.error_actor and not member.cell.error_outboxes:
-                    self.connect(
-                        member.actor, self.error_actor.actor, capacity=None, overflow=Overflow.WAIT, is_error=True
-                    )
+        self._connect_to_error_actor()
         log_cells = self.log_plane()
         for member in self.members.values():
             member.cell.ledger = self._log_ledger if member.cell in log_cells else self._ledger
@@ -197,6 +195,18 @@ class Wiring:
             for queue in member.cell.inboxes:
                 self._bind(member, queue)
             member.cell.on_wired()
+
+    def _connect_to_error_actor(self) -> None:
+        for member, queue in self._implicit:
+            del member.cell.error_outboxes[queue.outbox]
+            self.members[queue.cell.name].cell.inboxes.remove(queue)
+        self._implicit.clear()
+        if self.error_actor is None:
+            return
+        for member in self.flow_members():
+            if member is not self.error_actor and not member.cell.error_outboxes:
+                self.connect(member.actor, self.error_actor.actor, capacity=None, overflow=Overflow.WAIT, is_error=True)
+                self._implicit.append((member, self.error_actor.cell.inboxes[-1]))
 
     def log_plane(self) -> set[Cell]:
         """The cells of log actors, and of actors that only they feed."""
@@ -240,19 +250,16 @@ class Wiring:
         return self.find(endpoint), None
 
     def _several(self, destinations: object) -> Sequence[object]:
-        if isinstance(destinations, tuple) and len(destinations) == 2 and self._is_named(destinations):
+        if isinstance(destinations, tuple) and len(destinations) == 2 and isinstance(destinations[1], str):
+            # (actor, "queue name"), always: two destinations by name are given as a list.
             found: list[object] = [destinations]
-        elif isinstance(destinations, Iterable) and not isinstance(destinations, str | Actor):
+        elif isinstance(destinations, Iterable) and not isinstance(destinations, str | bytes | Mapping | Actor):
             found = list(destinations)
         else:
             found = [destinations]
         if not found:
             raise ConnectionTypeError("there is no destination to connect to: the list is empty")
         return found
-
-    def _is_named(self, pair: tuple[object, object]) -> bool:
-        """Whether a pair is (actor, "queue name") rather than two destinations."""
-        return isinstance(pair[1], str) and pair[1] not in self.members
 
 
 def check_capacity(value: object, what: str) -> int:

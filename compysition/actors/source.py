@@ -7,6 +7,7 @@ from typing import Any
 from gevent import idle
 
 from compysition.actor import Actor
+from compysition.errors import EventNotOwnedError
 from compysition.event import Event
 
 #: After so many items that never waited, others get a turn.
@@ -40,12 +41,29 @@ class Source(Actor):
     def __init__(self, name: str, iterable: Iterable[Any], *, blocking_consume: bool = False) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
         self._iterator = iter(iterable)
+        self._in_hand: Event | None = None
+        self._is_again = False
         self.background(self._run)
 
     def _run(self) -> None:
-        for number, item in enumerate(self._iterator, 1):
-            self.send_event(item if isinstance(item, Event) else Event(item))
+        number = 0
+        # It may have been killed after the event had gone in, but before it knew.
+        self._is_again = self._in_hand is not None
+        while self.loop():
+            if self._in_hand is None:
+                try:
+                    item = next(self._iterator)
+                except StopIteration:
+                    return
+                self._in_hand = item if isinstance(item, Event) else Event(item)
+            # Killed while it waits for room, it still has the event in hand and sends it when it is run again.
+            try:
+                self.send_event(self._in_hand)
+            except EventNotOwnedError:
+                if not self._is_again:
+                    raise
+            self._in_hand = None
+            self._is_again = False
+            number += 1
             if number % ITEMS_AT_ONCE == 0:
                 idle()
-            if not self.loop():
-                return

@@ -12,6 +12,8 @@ import os
 import stat
 import sys
 from collections import deque
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from gevent import get_hub
@@ -19,13 +21,15 @@ from gevent.lock import BoundedSemaphore
 
 from compysition.actor import Actor, ActorOptions
 from compysition.clock import Timer
-from compysition.errors import ConfigurationError
+from compysition.errors import ConfigurationError, EventNotOwnedError
 from compysition.event import Event, Failure
 
 #: What a writable pipe takes without blocking (PIPE_BUF on Linux).
 BLOCK_BYTES = 4_096
 #: Lines wait at most this long for further ones behind them, in seconds.
 FLUSH_S = 0.01
+#: Standard output is one for the process, so is its lock: a pipe with room for one block is writable for everybody.
+_DESCRIPTOR_LOCK = BoundedSemaphore()
 
 
 class STDOUT(Actor):
@@ -85,6 +89,11 @@ class STDOUT(Actor):
             # What is still queued may expire instead of coming here; the lines must not wait for it.
             self._timer = self._hosted.clock.call_later(FLUSH_S, self._flush_soon)
 
+    def pre_hook(self) -> None:
+        """Write what a handler that was killed has left."""
+        if self._pending:
+            self.background(self._flush, restart=False)
+
     def on_drain(self) -> None:
         """Write what is left."""
         self._flush()
@@ -107,31 +116,57 @@ class STDOUT(Actor):
                 self._timer.cancel()
                 self._timer = None
             while self._pending:
-                block = b"".join([line for line, _ in self._pending])[:BLOCK_BYTES]
                 try:
-                    written = self._write(block)
+                    # Other actors write to the same place: each gets whole lines out.
+                    with _DESCRIPTOR_LOCK:
+                        self._write_lines()
                 except OSError as error:
                     self._fail_all(error)
                     return
-                self._let_go(written)
+                self._let_go()
 
-    def _let_go(self, written: int) -> None:
-        """`written` more bytes are out: send the events whose lines are complete."""
+    def _write_lines(self) -> None:
+        """Write the lines that make up the next block, to their end."""
+        number, size = 0, 0
+        for line, _ in self._pending:
+            number, size = number + 1, size + len(line)
+            if size >= BLOCK_BYTES:
+                break
+        lines = b"".join([line for line, _ in islice(self._pending, number)])
+        written = 0
+        try:
+            while written < len(lines):
+                written += self._write(lines[written : written + BLOCK_BYTES])
+        finally:
+            self._mark_written(written)
+
+    def _mark_written(self, written: int) -> None:
+        """The first `written` bytes are out. Their events stay pending until they have gone on."""
         self._pending_bytes -= written
-        while self._pending and written >= len(self._pending[0][0]):
-            line, event = self._pending.popleft()
-            written -= len(line)
-            self.send_event(event)
-        if written:
-            line, event = self._pending[0]
-            self._pending[0] = (line[written:], event)
+        for index, (line, event) in enumerate(self._pending):
+            if not written:
+                break
+            part = min(written, len(line))
+            written -= part
+            self._pending[index] = (line[part:], event)
+
+    def _let_go(self) -> None:
+        """Send the events whose lines are out."""
+        while self._pending and not self._pending[0][0]:
+            # Still pending while it waits for room: whoever is killed there must find it again.
+            with suppress(EventNotOwnedError):  # it was killed after the event had gone on
+                self.send_event(self._pending[0][1])
+            self._pending.popleft()
 
     def _fail_all(self, error: OSError) -> None:
         while self._pending:
-            line, event = self._pending.popleft()
+            line, event = self._pending[0]
             self._pending_bytes -= len(line)
+            self._pending[0] = (b"", event)
             event.error = Failure.of(error, actor=self.name)
-            self.send_error(event)
+            with suppress(EventNotOwnedError):  # as above
+                self.send_error(event)
+            self._pending.popleft()
 
     def _write(self, block: bytes) -> int:
         """Write some of `block`. Waits until the descriptor is writable; returns how many bytes it took."""

@@ -6,6 +6,7 @@ WSGI callable itself, so it can be mounted in another server that runs in the Di
 """
 
 import ipaddress
+import math
 import random
 from collections.abc import Iterable
 from typing import ClassVar
@@ -15,7 +16,6 @@ from gevent import get_hub, monkey
 
 from compysition import lineage
 from compysition.actor import Actor
-from compysition.deadlines import DeadlineWheel
 from compysition.errors import (
     ConfigurationError,
     DeadlineError,
@@ -88,13 +88,19 @@ class WSGI(Actor):
         super().__init__(name, blocking_consume=blocking_consume)
         if not isinstance(base_path, str) or not base_path.startswith("/"):
             raise ConfigurationError(f"base_path of {name!r} is {base_path!r}: it has to begin with '/'")
-        if not isinstance(port, int) or not 0 <= port <= 65535:
-            raise ConfigurationError(f"port of {name!r} is {port!r}: wanted is a number from 0 to 65535")
-        if not 200 <= no_answer_status <= 599:
-            raise ConfigurationError(f"no_answer_status of {name!r} is {no_answer_status!r}: wanted is 200 to 599")
-        for option, value in (("timeout_s", timeout_s), ("max_pending", max_pending), ("max_body_bytes", max_body_bytes)):
-            if not isinstance(value, int | float) or value <= 0:
-                raise ConfigurationError(f"{option} of {name!r} is {value!r}: wanted is a number above 0")
+        if not isinstance(address, str) or not address:
+            raise ConfigurationError(f"address of {name!r} is {address!r}: wanted is an address of this machine")
+        if not (isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool) and 0 < timeout_s < math.inf):
+            raise ConfigurationError(f"timeout_s of {name!r} is {timeout_s!r}: wanted is a number of seconds above 0")
+        for option, value, least, most in (
+            ("port", port, 0, 65535),
+            ("no_answer_status", no_answer_status, 200, 599),
+            ("max_pending", max_pending, 1, None),
+            ("max_body_bytes", max_body_bytes, 1, None),
+        ):
+            if type(value) is not int or value < least or (most is not None and value > most):
+                wanted = f"{least} to {most}" if most is not None else f"{least} or more"
+                raise ConfigurationError(f"{option} of {name!r} is {value!r}: wanted is a whole number, {wanted}")
         self.base_path = base_path
         self.address = address
         self.timeout_s = timeout_s
@@ -104,19 +110,18 @@ class WSGI(Actor):
         self.run_server = self.serves_by_default if run_server is None else run_server
         self._port = port
         self._bound_port: int | None = None
+        self._has_warned_of_threads = False
         self._close_s = CLOSE_S
         self._server: EmbeddedServer | None = None
         self._open: set[HttpTicket] = set()
         self._is_closed = True
         self._thread = 0
-        self._wheel: DeadlineWheel | None = None
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
     def pre_hook(self) -> None:
         """Begin to take requests; start the server if this actor has one."""
         self._thread = monkey.get_original("threading", "get_ident")()
-        self._wheel = DeadlineWheel(self._hosted.clock)
         self._is_closed = False
         self._close_s = CLOSE_S
         if self.run_server:
@@ -138,8 +143,6 @@ class WSGI(Actor):
         if self._server is not None:
             self._server.close(timeout_s=self._close_s)
             self._server = None
-        if self._wheel is not None:
-            self._wheel.close()
 
     @property
     def port(self) -> int:
@@ -212,7 +215,12 @@ class WSGI(Actor):
         if self._is_closed:
             return unavailable(RETRY_DRAINING_S, method)
         if monkey.get_original("threading", "get_ident")() != self._thread:
-            self.logger.error("a request came in another thread than the Director's: serve it with gevent's greenlets")
+            if not self._has_warned_of_threads:
+                self._has_warned_of_threads = True
+                self.logger.error(
+                    "a request came in another thread than the Director's and was answered 500: serve it with gevent's "
+                    "greenlets (said once)"
+                )
             return problem(500, method=method)
         try:
             request = Request.from_environ(environ, self.base_path)
@@ -220,8 +228,8 @@ class WSGI(Actor):
                 return unavailable(random.choice(RETRY_OVERLOAD_S), method)
         except RequestError as error:
             return failure_answer(Failure.of(error), None, method)
-        assert self._wheel is not None
-        ticket = HttpTicket(self._hosted.clock, self._wheel, self.timeout_s, get_hub().loop)
+        host = self._hosted
+        ticket = HttpTicket(host.clock, host.deadlines, self.timeout_s, get_hub().loop)
         ticket.door = self
         self._open.add(ticket)
         try:

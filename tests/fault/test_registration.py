@@ -104,7 +104,7 @@ def test_the_same_pair_may_be_joined_by_both_calls_and_by_named_queues() -> None
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, 3, b"second", object(), Collector, {"second": 1}, ("second", 3), ("second", ""), ("second", "x", "y"), []],
+    [None, 3, b"second", object(), Collector, {3: 1}, ("second", 3), ("second", ""), ("second", "x", "y"), []],
     ids=repr,
 )
 def test_a_wrong_type_in_connect_queue_is_an_error_that_says_what_is_wanted(wrong: Any) -> None:

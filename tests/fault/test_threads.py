@@ -67,7 +67,7 @@ def test_a_post_of_another_thread_waits_for_room() -> None:
     with running(director):
         sink.pause()
         director.post(sink, 0)
-        thread, outcome = in_thread(director.post, sink, 1)
+        _, outcome = in_thread(director.post, sink, 1)
         wait_until(lambda: sink.inbox_depth == 2)
         assert outcome == []
         sink.resume()
@@ -196,7 +196,11 @@ def offloader(function: Any, *args: Any, timeout_s: float | None = None) -> tupl
 
 
 def test_offload_runs_beside_the_hub_and_returns_the_result() -> None:
-    director, actor, sink = offloader(lambda: (time.sleep(0.2), threading.get_ident())[1])
+    def work() -> int:
+        time.sleep(0.2)
+        return threading.get_ident()
+
+    director, actor, sink = offloader(work)
     turns: list[int] = []
 
     def tick() -> None:
@@ -338,7 +342,10 @@ def test_a_function_that_does_not_return_does_not_hold_the_stop() -> None:
 
 
 def test_a_function_in_a_thread_may_post_and_ask_for_a_stop() -> None:
-    director, actor, sink = offloader(lambda: director.post("other", "from a thread"))
+    def work() -> None:
+        director.post("other", "from a thread")
+
+    director, actor, sink = offloader(work)
     other = director.register_actor(Collector, "other")
     with running(director):
         director.post(actor, 1)

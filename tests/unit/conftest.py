@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from gevent import get_hub
 
-from tests.unit.kernel import Kernel, VirtualClock
+from tests.unit.kernel import Flow, Kernel, VirtualClock
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +47,19 @@ def timeless(clock: VirtualClock) -> Iterator[Kernel]:
     kernel = Kernel(clock)
     yield kernel
     kernel.close()
+
+
+@pytest.fixture
+def flow(kernel: Kernel) -> Iterator[Flow]:
+    """Actors on a kernel in real time."""
+    flow = Flow(kernel)
+    yield flow
+    flow.close()
+
+
+@pytest.fixture
+def timeless_flow(timeless: Kernel) -> Iterator[Flow]:
+    """Actors on `timeless`."""
+    flow = Flow(timeless)
+    yield flow
+    flow.close()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel without a Director: cells, queues and consumers, and a clock that is moved by hand.
+"""The kernel without a Director: cells, queues, consumers and actors, and a clock that is moved by hand.
 
 `VirtualClock` passes the contract of the real clock (`test_clock`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 from gevent import get_hub
 
+from compysition.actor import Actor, ActorOptions
 from compysition.cell import NOT_STARTED, Cell
 from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
@@ -20,6 +21,9 @@ from compysition.event import Event
 from compysition.ledger import Balance, Ledger
 from compysition.parking import Parking
 from compysition.queue import Overflow, Queue
+from compysition.restartlet import RestartPool
+from compysition.supervisor import Member
+from compysition.wiring import Endpoint, Wiring
 
 #: How long anything that has to happen may take, in seconds; machines are shared.
 LIMIT_S = 20.0
@@ -232,3 +236,52 @@ class Kernel:
             cell.cancel_timers()
         assert balance.is_even, str(balance)
         assert self.balance().is_even, str(self.balance())
+
+
+class Flow:
+    """Registers, connects and runs actors on a kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.wiring = Wiring(kernel, kernel.ledger, Ledger(), 500, lambda cell: RestartPool(kernel.clock))
+
+    def add(
+        self,
+        actor: type[Actor] | Actor,
+        name: str = "a",
+        *args: Any,
+        options: ActorOptions | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        member = self.wiring.register(actor, name, args, kwargs, options)
+        self.kernel.cells.append(member.cell)
+        return member.actor
+
+    def connect(self, source: Endpoint, destinations: Endpoint | Iterable[Endpoint], **options: Any) -> None:
+        settings: dict[str, Any] = {"capacity": None, "overflow": Overflow.WAIT, "is_error": False, **options}
+        self.wiring.connect(source, destinations, **settings)
+
+    def start(self) -> "Flow":
+        self.wiring.complete()
+        for member in self.wiring.members.values():
+            member.cell.open(NOT_STARTED)
+        return self
+
+    def member(self, name: str = "a") -> Member:
+        return self.wiring.members[name]
+
+    def post(self, name: str, data: Any = None, inbox: str = "") -> Event:
+        event = data if isinstance(data, Event) else Event(data)
+        self.wiring.outside_queue(self.member(name), inbox).put(event, self.kernel.ledger, None, None)
+        return event
+
+    def run(self, name: str, data: Any = None, inbox: str = "") -> Event:
+        event = self.post(name, data, inbox)
+        self.kernel.run()
+        return event
+
+    def close(self) -> None:
+        """End the background greenlets."""
+        for member in self.wiring.members.values():
+            member.pool.kill()
+            member.pool.join()

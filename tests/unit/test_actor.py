@@ -2,7 +2,7 @@
 """Rules of `compysition.actor`: what a subclass writes, and the tools it has. On a kernel instead of a Director."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from compysition.actor import Actor, ActorOptions
-from compysition.cell import NOT_STARTED, RESTARTING
+from compysition.cell import RESTARTING
 from compysition.errors import (
     ConfigurationError,
     DirectorStateError,
@@ -19,12 +19,9 @@ from compysition.errors import (
     RegistrationError,
 )
 from compysition.event import Event
-from compysition.ledger import DELIVERED, Ledger, Outcome
-from compysition.queue import Overflow
-from compysition.restartlet import GreenletState, RestartPool
-from compysition.supervisor import Member
-from compysition.wiring import Endpoint, Wiring
-from tests.unit.kernel import Kernel, VirtualClock, turn, wait_until
+from compysition.ledger import DELIVERED, Outcome
+from compysition.restartlet import GreenletState
+from tests.unit.kernel import Flow, VirtualClock, turn, wait_until
 
 
 class Noting(Actor):
@@ -47,63 +44,6 @@ class Acting(Actor):
 
     def consume(self, event: Event) -> None:
         self.action(self, event)
-
-
-class Flow:
-    """Registers, connects and runs actors on a kernel."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.wiring = Wiring(kernel, kernel.ledger, Ledger(), 500, lambda cell: RestartPool(kernel.clock))
-
-    def add(
-        self,
-        actor: type[Actor] | Actor,
-        name: str = "a",
-        *args: Any,
-        options: ActorOptions | Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        member = self.wiring.register(actor, name, args, kwargs, options)
-        self.kernel.cells.append(member.cell)
-        return member.actor
-
-    def connect(self, source: Endpoint, destinations: Endpoint | Iterable[Endpoint], **options: Any) -> None:
-        settings: dict[str, Any] = {"capacity": None, "overflow": Overflow.WAIT, "is_error": False, **options}
-        self.wiring.connect(source, destinations, **settings)
-
-    def start(self) -> "Flow":
-        self.wiring.complete()
-        for member in self.wiring.members.values():
-            member.cell.open(NOT_STARTED)
-        return self
-
-    def member(self, name: str = "a") -> Member:
-        return self.wiring.members[name]
-
-    def post(self, name: str, data: Any = None, inbox: str = "") -> Event:
-        event = data if isinstance(data, Event) else Event(data)
-        self.wiring.outside_queue(self.member(name), inbox).put(event, self.kernel.ledger, None, None)
-        return event
-
-    def run(self, name: str, data: Any = None, inbox: str = "") -> Event:
-        event = self.post(name, data, inbox)
-        self.kernel.run()
-        return event
-
-
-@pytest.fixture
-def flow(kernel: Kernel) -> Flow:
-    return Flow(kernel)
-
-
-@pytest.fixture
-def timeless_flow(timeless: Kernel) -> Iterator[Flow]:
-    flow = Flow(timeless)
-    yield flow
-    for member in flow.wiring.members.values():
-        member.pool.kill()
-    turn()
 
 
 # ---- consume and its signature --------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_event_sent_twice_is_refused_the_second_time(kernel: Kernel, is_bound: b
 
 
 @pytest.mark.parametrize("is_bound", [True, False])
-@pytest.mark.parametrize("value", [None, "text", {"data": 1}, 5, object(), [Event()]], ids=repr)
+@pytest.mark.parametrize("value", [None, "text", {"data": 1}, 5, Event, []], ids=str)
 def test_value_that_is_no_event_is_refused(kernel: Kernel, is_bound: bool, value: Any) -> None:
     line = Line(kernel, lambda line, event: None)
     send = line.middle.bound_send() if is_bound else line.middle.send

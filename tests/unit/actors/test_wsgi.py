@@ -12,12 +12,14 @@ from wsgiref.validate import validator
 
 import pytest
 from gevent import monkey
+from gevent.event import Event as Gate
+from gevent.pool import Pool
 
 from compysition import Actor, Director
 from compysition.actors import WSGI, WSGIServer
 from compysition.errors import ConfigurationError, ConflictError, DirectorStateError
 from compysition.http.event import HttpEvent
-from tests.fault.conservation import assert_conserved
+from tests.fault.conservation import assert_conserved, wait_until
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -47,7 +49,9 @@ NAN, INFINITE = float("nan"), float("inf")
         ("max_pending", 0),
         ("max_pending", "10"),
         ("max_pending", None),
-        ("max_body_bytes", 0),
+        ("max_pending", True),
+        ("address", ""),
+        ("address", None),
         ("max_body_bytes", -1),
         ("max_body_bytes", None),
     ],
@@ -216,6 +220,29 @@ def test_a_call_from_another_thread_is_answered_500_and_says_so_once(
     assert [answer[0] for answer in answers] == ["500 Internal Server Error"] * 2
     assert len([record for record in caplog.records if "thread" in record.getMessage()]) == 1
     assert not monkey.is_module_patched("threading")
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_request_has_its_deadline_also_when_the_door_restarts(is_restarted: bool) -> None:
+    class Hanging(Actor):
+        def consume(self, event: Any) -> None:
+            gate.wait()
+
+    gate = Gate()
+    director = Director(stop_timeout_s=1.0)
+    door = director.register_actor(WSGI, "door", timeout_s=0.4)
+    director.connect_queue(door, director.register_actor(Hanging, "hanging"))
+    with director:
+        calling = Pool().spawn(called, door, "/")
+        wait_until(lambda: director.snapshot().actors["hanging"].in_flight == 1)
+        if is_restarted:
+            director.crashed(door._wired, "for the test")
+            wait_until(lambda: director.snapshot().actors["door"].restarts == 1)
+        status = calling.get(timeout=5)[0]
+        gate.set()
+    assert status in ({"503 Service Unavailable", "504 Gateway Timeout"} if is_restarted else {"504 Gateway Timeout"})
+    assert door.pending == 0
+    assert_conserved(director)
 
 
 def test_it_cannot_be_called_before_it_is_registered() -> None:
