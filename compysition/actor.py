@@ -316,16 +316,14 @@ class Actor:
     def _handler(self, queue: Queue, options: ActorOptions) -> Callable[[Event], Any]:
         """What the consumer calls for an event of `queue`: `consume`, with its origin filled in if it takes that."""
         consume = cast("Callable[..., Any]", self.consume)
-        origin: dict[str, str] = {}
         try:
             parameters = inspect.signature(consume).parameters.values()
         except (TypeError, ValueError):  # a builtin or an extension type that tells no signature
             parameters = ()  # type: ignore[assignment]
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         names = {parameter.name for parameter in parameters}
-        for name, value in (("origin", queue.source), ("origin_queue", queue.inbox)):
-            if takes_any or name in names:
-                origin[name] = value
+        constants = {"origin": queue.source, "origin_queue": queue.inbox}
+        origin = {name: value for name, value in constants.items() if takes_any or name in names}
         if options.fresh_context:
             return lambda event: Context().run(consume, event, **origin)
         if origin:

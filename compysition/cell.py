@@ -84,8 +84,18 @@ class Cell:
     """
 
     __slots__ = (
-        *("abandoned", "answers", "backoff", "busy_s", "chunk", "concurrency", "dispatcher", "failed_after_send", "failures"),
-        *("host", "inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "received"),
+        *(
+            "abandoned",
+            "answers",
+            "backoff",
+            "busy_s",
+            "chunk",
+            "concurrency",
+            "dispatcher",
+            "failed_after_send",
+            "failures",
+        ),
+        *("host", "inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "only_inbox"),
         *("restarts", "retrying", "ring", "running", "shut", "wants_wake", "waiting_puts"),
         *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_retry_deadline", "_timers"),
     )
@@ -116,6 +126,8 @@ class Cell:
         self.outboxes: dict[str, list[Queue]] = {}
         self.error_outboxes: dict[str, list[Queue]] = {}
         self.ring: Ring | None = None
+        #: A short cut for the loop; None is always right.
+        self.only_inbox: Queue | None = None
         self.kept = Holding(self, "kept")
         self.retrying = Holding(self, "waiting aside for a retry")
         #: When retries are due, by their event's identity, or 0 for the one that holds the inbox.
@@ -129,7 +141,8 @@ class Cell:
         #: Whether it is among the dispatcher's ready cells, and whether a put has to wake it.
         self.is_queued = False
         self.wants_wake = False
-        self.chunk = CHUNK
+        #: Events between two looks at the clock: begins small, because nobody knows yet what a handler costs.
+        self.chunk = 1
         self._next_inbox = 0
         self.busy_s = 0.0
         self.failures = 0
@@ -142,6 +155,10 @@ class Cell:
 
     def __repr__(self) -> str:
         return f"<Cell {self.name}>"
+
+    def find_only_inbox(self) -> None:
+        """Remember the only inbox, if there is one alone and no ring: it needs no turn-taking."""
+        self.only_inbox = self.inboxes[0] if len(self.inboxes) == 1 and self.ring is None else None
 
     # ---- readiness ----------------------------------------------------------------------------------------------
 
@@ -158,13 +175,13 @@ class Cell:
 
     def wake(self) -> None:
         """Be served: something was put in while nothing was here (`wants_wake`)."""
+        # Whoever is queued already does not want to be woken, so this need not be asked.
         self.wants_wake = False
-        if not self.is_queued:
-            self.is_queued = True
-            dispatcher = self.dispatcher
-            dispatcher.ready.append(self)
-            if not dispatcher.is_armed:
-                dispatcher.arm()
+        self.is_queued = True
+        dispatcher = self.dispatcher
+        dispatcher.ready.append(self)
+        if not dispatcher.is_armed:
+            dispatcher.arm()
 
     def close(self, reason: int) -> None:
         """Start no further handler, for one more `reason`."""
@@ -190,8 +207,6 @@ class Cell:
         if not (self.shut or self.waiting_puts or self.running >= self.concurrency):
             inboxes = self.inboxes
             ring = self.ring
-            if len(inboxes) == 1 and ring is None and inboxes[0].items:
-                return inboxes[0]
             room = 0 if ring is None else ring.room()
             number = len(inboxes)
             for step in range(number):
@@ -276,25 +291,22 @@ class Cell:
         def send_event(event: Event, queues: str | Iterable[str] | None = None) -> None:
             try:
                 owner = event._owner
-                holder = owner.sender
+                if queues is not None or len(items) >= queue.limit:
+                    return slow(event, queues)
+                # From here on the words of Queue.put and Ledger.move, for what is fresh, or in a handler's hand.
+                if owner is FRESH:
+                    event._ledger = ledger
+                    # While no handler of this actor runs, the sender cannot be inside one; that is quicker to know.
+                    if self.running and getcurrent().__class__ is Consumer:
+                        ledger.born += 1
+                    else:
+                        ledger.accepted += 1
+                elif owner.sender is not self:
+                    return slow(event)
             except AttributeError:
                 check_is_event(event)
                 raise
-            if queues is not None or len(items) >= queue.limit:
-                return slow(event, queues)
-            # From here on the words of Queue.put and Ledger.move, for what is in a handler's hand, or fresh.
-            if holder is self:
-                event._owner = queue
-            elif owner is FRESH:
-                event._owner = queue
-                event._ledger = ledger
-                # While no handler of this actor runs, the sender cannot be inside one; that is quicker to know.
-                if self.running and getcurrent().__class__ is Consumer:
-                    ledger.born += 1
-                else:
-                    ledger.accepted += 1
-            else:
-                return slow(event)
+            event._owner = queue
             append(event)
             if destination.wants_wake:
                 destination.wake()

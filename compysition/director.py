@@ -28,6 +28,7 @@ from compysition.errors import (
     ConfigurationError,
     DeadlineError,
     DirectorStateError,
+    DirectorStoppedError,
     HandlerTimeoutError,
     QueueFullError,
     StartError,
@@ -100,8 +101,9 @@ class Director:
             self._services,
             Intensity(max_restarts, period_s),
             on_escalate=self._escalate,
-            is_start_refused=lambda: self._supervisor.is_closed
-            or (self._state == STARTING and self._stop_reason is not None),
+            is_start_refused=lambda: (
+                self._supervisor.is_closed or (self._state == STARTING and self._stop_reason is not None)
+            ),
         )
         self._guard = LoopGuard(self.clock)
         self._state = NEW
@@ -396,18 +398,31 @@ class Director:
         member = self._wiring.find(actor)
         ticket = AskTicket(self.clock, self.deadlines, timeout_s, self._hub.loop)
         event = event_or_data if isinstance(event_or_data, Event) else Event(event_or_data)
-        ticket.attach(event)
         # Nothing here may keep the event: its end is the end of the last reference.
         del event_or_data
-        self._post(member, event, "")
-        del event
-        state = ticket.wait()
+        outer = event._lineage
+        try:
+            # Before the token is changed: whoever has this event now may be waiting for its end.
+            self.ledger.check(event, self._sender())
+            ticket.attach(event)
+            self._post(member, event, "")
+            del event
+            state = ticket.wait()
+        finally:
+            # If this wait was ended by an exception, an answer that comes later is for nobody.
+            ticket.cancel()
         answer = ticket.answer
-        if answer is not None and answer.error is None:
-            return answer
         failure = ticket.failure or (answer.error if answer is not None else None)
+        if outer is not None and failure is not None:
+            outer.ticket.fail(failure)
         if failure is not None:
             raise failure.exception()
+        if answer is not None:
+            # What is made of the answer belongs to whoever waited for the event before.
+            answer._lineage = outer
+            return answer
+        if self._state == STOPPED:
+            raise DirectorStoppedError(f"the Director stopped before {member.name!r} had answered")
         if state is TicketState.ENDED and ticket.has_drop:
             raise QueueFullError(
                 f"what came from the event sent to {member.name!r} was dropped by overflow policies on the way",
@@ -586,7 +601,7 @@ class Director:
         self._guard.stop()
         atexit.unregister(self._at_exit)
         self.deadlines.close()
-        self.dispatcher.end_idle_consumers()
+        self.dispatcher.close()
         if self._threads is not None:
             # A function that never returns would make this wait for ever; its thread is left behind.
             with gevent.Timeout(KILL_S, False):  # type: ignore[arg-type]  # the stubs know no False
@@ -606,13 +621,11 @@ class Director:
 
         def is_idle() -> bool:
             return self._state != RUNNING or all(
-                [
-                    member.cell.is_quiet()
-                    and not member.pool.is_alive()
-                    and member.state is ActorState.RUNNING
-                    and member.actor._door() is None
-                    for member in members
-                ]
+                member.cell.is_quiet()
+                and not member.pool.is_alive()
+                and member.state is ActorState.RUNNING
+                and member.actor._door() is None
+                for member in members
             )
 
         while not self.dispatcher.wait_until(is_idle, 3600.0):
@@ -659,6 +672,12 @@ class Director:
         logs = sum(1 for event in held if event._ledger is self._log_ledger)
         return self.ledger.balance(len(held) - logs), self._log_ledger.balance(logs)
 
+    def _sender(self) -> Cell | None:
+        """The actor inside whose handler this is called, if it is one of this Director."""
+        current: Any = getcurrent()
+        sender = current.hand.sender if current.__class__ is Consumer else None
+        return sender if sender is not None and sender.host is self else None
+
     def _post(self, member: Member, event: Event, inbox: str) -> None:
         if self._state in (STOPPING, STOPPED):
             raise DirectorStateError(f"Director {self.name!r} is {self._state}: it takes no events")
@@ -670,8 +689,7 @@ class Director:
                 queue=queue.name,
                 capacity=queue.capacity,
             )
-        current: Any = getcurrent()
-        sender = current.hand.sender if current.__class__ is Consumer else None
+        sender = self._sender()
         queue.put(event, member.cell.ledger, sender, sender)
 
     def _post_from_thread(self, member: Member, event: Event, inbox: str) -> None:
@@ -683,7 +701,7 @@ class Director:
         def put() -> None:
             try:
                 self._post(member, event, inbox)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - boundary
                 # Boundary between threads: the error is raised in the thread that posts.
                 outcome.append(error)
             finally:
@@ -738,6 +756,6 @@ def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> tupl
     """Call `function`, and hand its error over as a value: the thread pool would print it as one that nobody sees."""
     try:
         return function(*args), None
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - boundary
         # Boundary between threads: raised again where `offload` was called.
         return None, error

@@ -90,10 +90,12 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
         while ready:
             cell = ready.popleft()
             cell.is_queued = False
-            queue = cell.next_queue()
-            if queue is None:
-                continue
-            if not self._serve(cell, queue):
+            queue = cell.only_inbox
+            if queue is None or cell.shut or cell.waiting_puts or not queue.items or cell.running >= cell.concurrency:
+                queue = cell.next_queue()
+                if queue is None:
+                    continue
+            if not _serve(dispatcher, hand, cell, queue):
                 return False
             if hand.must_yield:
                 break
@@ -102,69 +104,78 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
                 break
         return True
 
-    def _serve(self, cell: "Cell", queue: "Queue") -> bool:
-        """Handle one chunk of `queue`. Returns False when this consumer has to end."""
-        dispatcher, hand, handler, items = self._dispatcher, self.hand, queue.handler, queue.items
-        started = dispatcher.now
-        take = items.popleft
-        number = len(items)
-        if number > cell.chunk:
-            number = cell.chunk
-        if cell.ring is not None:
-            number = cell.ring_chunk(queue, number)
-        cell.running += 1
-        hand.sender = cell
-        hand.queue = queue
-        goes_on = True
-        event: Event | None = None
-        try:
-            # MAIN LOOP
-            for number in range(1, number + 1):  # noqa: B020, PLR1704 - what remains is how many were taken
-                hand.event = event = take()
-                event._owner = hand
-                if event._lineage is not None and event._lineage.ticket.is_expired() and not cell.answers:
-                    event._ledger.end(event, Outcome.EXPIRED)  # type: ignore[union-attr]
-                    continue
-                try:
-                    handler(event)
-                except (Exception, Timeout) as error:
-                    # Boundary: every error of a handler is routed, given back or made a dead letter, and counted.
-                    cell.failed(hand, event, error)
-                if event._owner is hand:
-                    # Written out for speed; these are the words of Ledger.end for `delivered`.
-                    event._owner = DELIVERED
-                    event._ledger.delivered += 1  # type: ignore[union-attr]
-                    if event._lineage is not None:
-                        event._lineage.ticket.note(event, Outcome.DELIVERED, None)
-                if hand.must_yield:
-                    break
-        except BaseException as error:
+
+def _serve(dispatcher: "Dispatcher", hand: Hand, cell: "Cell", queue: "Queue") -> bool:  # noqa: C901, PLR0912, PLR0915
+    """Handle one chunk of `queue`. Returns False when this consumer has to end.
+
+    The hot path stands in one place. It is a function with everything it needs as arguments, because attributes of a
+    greenlet are slow.
+    """
+    handler, take = queue.handler, queue.take
+    started = dispatcher.now
+    limit = len(queue.items)
+    if limit > cell.chunk:  # noqa: PLR1730 - min() costs a call per chunk
+        limit = cell.chunk
+    if cell.ring is not None:
+        limit = cell.ring_chunk(queue, limit)
+    cell.running += 1
+    hand.sender = cell
+    hand.queue = queue
+    number = 0
+    goes_on = True
+    event: Event | None = None
+    try:
+        # MAIN LOOP
+        while number < limit:
+            number += 1
+            hand.event = event = take()
+            event._owner = hand
+            if event._lineage is not None and event._lineage.ticket.is_expired() and not cell.answers:
+                event._ledger.end(event, Outcome.EXPIRED)  # type: ignore[union-attr]
+                continue
+            try:
+                handler(event)
+            except (Exception, Timeout) as error:  # noqa: BLE001 - boundary
+                # Every error of a handler is routed, given back or made a dead letter, and counted.
+                cell.failed(hand, event, error)
+            if event._owner is hand:
+                # Written out for speed; these are the words of Ledger.end for `delivered`.
+                event._owner = DELIVERED
+                event._ledger.delivered += 1  # type: ignore[union-attr]
+                if event._lineage is not None:
+                    event._lineage.ticket.note(event, Outcome.DELIVERED, None)
+            if hand.must_yield:
+                break
+    except BaseException as error:
+        goes_on = False
+        if hand.is_abandoned:
+            return False
+        cell.interrupted(hand, error)
+        if not isinstance(error, GreenletExit | SystemExit | KeyboardInterrupt):
+            raise
+    finally:
+        # A parked consumer must keep nothing alive: the end of a lineage is seen by its last reference.
+        event = hand.event = None
+        if hand.is_abandoned:
             goes_on = False
-            if hand.is_abandoned:
-                return False
-            cell.interrupted(hand, error)
-            if not isinstance(error, GreenletExit | SystemExit | KeyboardInterrupt):
-                raise
-        finally:
-            # A parked consumer must keep nothing alive: the end of a lineage is seen by its last reference.
-            event = hand.event = None
-            if hand.is_abandoned:
-                goes_on = False
-            else:
-                hand.sender = hand.queue = None
-                hand.is_kill_ours = False
-                now = dispatcher.now = dispatcher.monotonic()
-                queue.taken += number
-                cell.running -= 1
-                took_s = now - started
-                cell.busy_s += took_s
-                if took_s > CHUNK_MOST_S or cell.chunk < CHUNK:
-                    cell.adapt_chunk(took_s)
-                if not cell.is_queued:
+        else:
+            hand.sender = hand.queue = None
+            hand.is_kill_ours = False
+            now = dispatcher.now = dispatcher.monotonic()
+            queue.taken += number
+            cell.running -= 1
+            took_s = now - started
+            cell.busy_s += took_s
+            if took_s > CHUNK_MOST_S or cell.chunk < CHUNK:
+                cell.adapt_chunk(took_s)
+            if not cell.is_queued:
+                if queue is cell.only_inbox and not queue.items and not cell.shut and not cell.waiting_puts:
+                    cell.wants_wake = True  # the words of Cell.settle, for the usual case
+                else:
                     cell.settle()
-                if queue.waiting or cell.ring is not None or dispatcher.watchers:
-                    dispatcher.make_room(cell, queue)
-        return goes_on
+            if queue.waiting or cell.ring is not None or dispatcher.watchers:
+                dispatcher.make_room(cell, queue)
+    return goes_on
 
 
 class Dispatcher:
@@ -183,7 +194,7 @@ class Dispatcher:
 
     __slots__ = (
         *("clock", "consumers", "is_armed", "is_slice_over", "monotonic", "now", "ready", "slice_end", "watchers"),
-        *("_hub", "_idle", "_timer"),
+        *("_hub", "_idle", "_is_closed", "_timer"),
     )
 
     def __init__(self, clock: Clock) -> None:
@@ -199,11 +210,13 @@ class Dispatcher:
         self.watchers: set[Parking] = set()
         self._hub: Any = None
         self._timer: Any = None
+        self._is_closed = False
 
     def bind(self) -> None:
         """Belong to the present thread's hub from now on. Before that nothing can be made ready."""
         self._hub = get_hub()
         self._timer = self._hub.loop.timer(0.0)
+        self._is_closed = False
 
     def arm(self) -> None:
         """Have what is ready served soon."""
@@ -285,7 +298,7 @@ class Dispatcher:
         """Wait for the next thing to do. Returns False when the consumer is not needed any more."""
         hand = consumer.hand
         hand.is_parked = True
-        if len(self._idle) >= IDLE_KEPT:
+        if self._is_closed or len(self._idle) >= IDLE_KEPT:
             return False
         if self.ready and not self.is_armed:
             self.arm()
@@ -299,8 +312,14 @@ class Dispatcher:
             return False
         return True
 
-    def end_idle_consumers(self) -> None:
-        """Let every parked consumer end; called when the Director has stopped."""
+    def close(self) -> None:
+        """Let every consumer end as soon as it parks, and serve nothing until `bind`; the Director has stopped."""
+        self._is_closed = True
+        for cell in self.ready:
+            cell.is_queued = False
+        self.ready.clear()
+        self._timer.stop()
+        self.is_armed = False
         while self._idle:
             self._idle.pop().kill(block=False)
 

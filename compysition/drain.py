@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ordered stop: intake closes, the graph drains upstream first, by a deadline, with a report.
 
-The steps are those of docs/architecture.md, "The stop", one method each. Must not know the Director. Read next: `director`.
+The steps are those of docs/architecture.md, "The stop", one method each. Must not know the Director.
+Read next: `director`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -188,7 +189,8 @@ class Drain:
     def _wait(self, members: list[Member], extra_s: float = 0.0, also: Callable[[], bool] | None = None) -> bool:
         def is_done() -> bool:
             self._end_what_failed_actors_hold()
-            return (also is None or also()) and all([self._is_done(member) for member in members])
+            # A list, so that every member is looked at: that is what offers the drain to those that only keep.
+            return (also is None or also()) and all([self._is_done(member) for member in members])  # noqa: C419
 
         left_s = max(self._deadline - self._clock.monotonic(), extra_s)
         return self._dispatcher.wait_until(is_done, left_s)
@@ -239,7 +241,9 @@ class Drain:
         for member in members:
             self._killed[member] += len([greenlet for greenlet in member.pool if greenlet.is_alive()])
             member.pool.kill()
-            self._killed[member] += sum(1 for consumer in self._dispatcher.consumers if consumer.hand.sender is member.cell)
+            self._killed[member] += sum(
+                1 for consumer in self._dispatcher.consumers if consumer.hand.sender is member.cell
+            )
             member.cell.close(_KILLED_AT_DEADLINE)
         self._supervisor.end_handlers(members, 0.0, kill_after_s=KILL_S)
         for member in members:

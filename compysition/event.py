@@ -51,7 +51,7 @@ class Failure:
         ours = error if isinstance(error, CompysitionError) else None
         try:
             text = str(error)
-        except Exception as unprintable:  # a user's __str__ must not take the accounting down with it
+        except Exception as unprintable:  # noqa: BLE001 - boundary, a user's __str__ must not take the accounting down with it
             text = f"<{type(error).__name__} whose text raised {type(unprintable).__name__}>"
         return cls(
             error_class=type(error),
@@ -76,7 +76,7 @@ class Failure:
             error: Exception = self.error_class(*(self.args if self.args is not None else (self.text,)))
             if str(error) != self.text:
                 raise TypeError
-        except Exception:  # user classes may want any arguments: an honest stand-in is what is left
+        except Exception:  # noqa: BLE001 - boundary, user classes may want any arguments: an honest stand-in is what is left
             error = stand_in = ActorError(str(self))
             stand_in.status = self.status
         if isinstance(error, CompysitionError) and self.headers:
@@ -102,7 +102,7 @@ class Failure:
 def _extract(error: BaseException) -> traceback.TracebackException | None:
     try:
         return traceback.TracebackException.from_exception(error, lookup_lines=False, compact=True)
-    except Exception:  # as above: users' `__str__` and `__notes__` are read in here
+    except Exception:  # noqa: BLE001 - boundary, as above: users' `__str__` and `__notes__` are read in here
         return None
 
 
@@ -116,7 +116,7 @@ def _first_number() -> int:
     Ids are unique over processes because of 64 random bits. A forked child must not go on counting where its parent
     does, so it draws anew.
     """
-    global _next_number
+    global _next_number  # noqa: PLW0603 - ids count per process
     start = int.from_bytes(os.urandom(8)) << _COUNTER_BITS
     if _next_number is _first_number:
         os.register_at_fork(after_in_child=_forget_prefix)
@@ -125,7 +125,7 @@ def _first_number() -> int:
 
 
 def _forget_prefix() -> None:
-    global _next_number
+    global _next_number  # noqa: PLW0603 - ids count per process
     _next_number = _renew_number
 
 

@@ -16,8 +16,10 @@ class ScriptHost(Protocol):
     """What a host is asked."""
 
     def start(self, director: "Director") -> "StopReport | None":
-        """The script has called `start`. A report is returned to it at once, and the host starts the Director itself;
-        None lets `start` go on."""
+        """The script has called `start`: None lets it go on.
+
+        A report is returned to the script at once, and the host starts the Director itself.
+        """
 
     def ready(self, director: "Director") -> None:
         """All actors are ready."""

@@ -174,14 +174,17 @@ class AskTicket(Ticket):
     __slots__ = ()
 
     def on_finished(self, event: Event) -> None:
+        """Remember `event`: it is the answer if no better one comes."""
         # Here `delivered` has to let go of the token: `finished` would keep the lineage alive for ever.
         event._lineage = None
         self.finished = event
 
     def on_end_of_flow(self, event: Event) -> Outcome:
+        """Take `event` as the answer."""
         return self.offer(event)
 
     def on_branches_ended(self) -> None:
+        """Make do with what handlers have finished with."""
         if self.state is TicketState.OPEN and self.finished is not None:
             self.offer(self.finished)
         super().on_branches_ended()

@@ -30,7 +30,7 @@ class RuntimeLogger(logging.LoggerAdapter[logging.Logger]):
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
             try:
                 super().log(level, msg, *args, **kwargs)
-            except Exception:
+            except Exception:  # noqa: BLE001 - boundary
                 # Boundary: a user's handler. See above.
                 if sys.stderr is not None:
                     traceback.print_exc()

@@ -49,7 +49,7 @@ class LogEntry(dict[str, Any]):
         """The record's data, as text: it keeps no event, no exception and no frame alive."""
         try:
             message = record.getMessage()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - boundary
             # Boundary: the caller's arguments do not fit the format, or their text raised. The record still counts.
             kind = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
             message = f"{kind} (could not be formatted: {type(error).__name__})"

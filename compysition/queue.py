@@ -90,7 +90,7 @@ class Queue:
 
     __slots__ = (
         *("capacity", "cell", "dropped", "handler", "inbox", "is_closed", "is_error", "items", "limit", "outbox"),
-        *("overflow", "ring", "source", "taken", "waiting"),
+        *("cleared", "overflow", "ring", "source", "take", "taken", "waiting"),
     )
     #: Owner protocol: nobody may send on what lies in a queue.
     sender = None
@@ -114,6 +114,8 @@ class Queue:
         self.overflow = overflow
         self.is_error = is_error
         self.items: deque[Event] = deque()
+        #: `items.popleft`, made once: the loop needs it for every chunk.
+        self.take = self.items.popleft
         self.waiting: deque[WaitingSender] = deque()
         #: A put below this depth is plain; 0 while somebody waits and when closed: then the long way decides.
         self.limit = capacity
@@ -122,9 +124,10 @@ class Queue:
         self.ring: Ring | None = None
         #: What the consumer calls with an event; bound when the actor is wired.
         self.handler: Callable[[Event], Any] = _no_handler
-        #: Events taken out and events dropped, since the beginning.
+        #: Since the beginning: events taken out, dropped by the overflow policy, and cleared away by a stop.
         self.taken = 0
         self.dropped = 0
+        self.cleared = 0
 
     @property
     def name(self) -> str:
@@ -219,6 +222,7 @@ class Queue:
         Waiting senders are woken with `DirectorStoppedError`.
         """
         while self.items:
+            self.cleared += 1
             yield self.items.popleft()
         while self.waiting:
             waiter = self.waiting.popleft()
@@ -226,6 +230,7 @@ class Queue:
             waiter.is_refused = True
             waiter.wake()
             assert event is not None
+            self.cleared += 1
             yield event
         if not self.is_closed:
             self._set_limit()

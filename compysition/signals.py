@@ -25,9 +25,7 @@ class Signals:
         stacks: What SIGUSR1 prints.
     """
 
-    def __init__(
-        self, *, on_stop: Callable[[str], None], report: Callable[[], str], stacks: Callable[[], str]
-    ) -> None:
+    def __init__(self, *, on_stop: Callable[[str], None], report: Callable[[], str], stacks: Callable[[], str]) -> None:
         self._on_stop = on_stop
         self._report = report
         self._stacks = stacks

@@ -109,7 +109,7 @@ def look_at_actor(member: Member, outgoing: Iterable[Queue]) -> ActorSnapshot:
         state=member.state.value,
         received=sum(queue.taken for queue in cell.inboxes),
         # What went in has come out or is still inside: no counter is needed on the way of every event.
-        sent=sum(queue.taken + len(queue.items) + len(queue.waiting) + queue.dropped for queue in outgoing),
+        sent=sum(q.taken + len(q.items) + len(q.waiting) + q.dropped + q.cleared for q in outgoing),
         failed=cell.failures,
         failed_after_send=cell.failed_after_send,
         in_flight=cell.running,

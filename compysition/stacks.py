@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from compysition.dispatch import Consumer, Dispatcher, Hand
+from compysition.dispatch import Consumer, Dispatcher, Hand, _serve
 from compysition.restartlet import RestartPool
 
 
@@ -61,9 +61,9 @@ def format_all(dispatcher: Dispatcher, pools: Iterable[tuple[str, RestartPool]],
 def running_hand(frame: FrameType | None) -> Hand | None:
     """The hand of the consumer whose stack ends in `frame`; None if it is no consumer's."""
     while frame is not None:
-        owner = frame.f_locals.get("self") if frame.f_code is Consumer._serve.__code__ else None
-        if isinstance(owner, Consumer):
-            return owner.hand
+        hand = frame.f_locals.get("hand") if frame.f_code is _serve.__code__ else None
+        if isinstance(hand, Hand):
+            return hand
         frame = frame.f_back
     return None
 

@@ -180,7 +180,7 @@ class Supervisor:
         def run() -> None:
             try:
                 hook()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - boundary
                 # Boundary: the supervisor's. Whoever called decides what a hook's failure means.
                 outcome.append(error)
 

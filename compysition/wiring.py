@@ -182,6 +182,7 @@ class Wiring:
         queue = Queue("", "", member.cell, inbox, capacity=self._size)
         self._bind(member, queue)
         member.cell.inboxes.append(queue)
+        member.cell.find_only_inbox()
         return queue
 
     def complete(self) -> None:
@@ -194,6 +195,7 @@ class Wiring:
         for member in self.members.values():
             for queue in member.cell.inboxes:
                 self._bind(member, queue)
+            member.cell.find_only_inbox()
             member.cell.on_wired()
 
     def _connect_to_error_actor(self) -> None:
@@ -237,6 +239,7 @@ class Wiring:
         receiver = self.members[queue.cell.name]
         self._bind(receiver, queue)
         receiver.cell.inboxes.append(queue)
+        receiver.cell.find_only_inbox()
         sender.cell.on_wired()
 
     def _bind(self, member: Member, queue: Queue) -> None:

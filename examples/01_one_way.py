@@ -1,5 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
 from compysition import Director
-from compysition.actors import STDOUT, TestEvent
+from compysition.actors import TestEvent, STDOUT
 
 director = Director()
 event_generator = director.register_actor(TestEvent, "event_generator", interval=1)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from compysition import Director
 from compysition.actors import WSGIServer, Transformer
 

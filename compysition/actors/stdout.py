@@ -102,8 +102,14 @@ class STDOUT(Actor):
         data: Any = event if self.complete else event.data
         if isinstance(data, bytes | bytearray):
             data = data.decode(errors="backslashreplace")
-        stamp = f"[{datetime.datetime.now().isoformat(' ', 'microseconds')}] " if self.timestamp else ""
-        return f"{stamp}{self.prefix}{data}\n".encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
+        stamp = (
+            f"[{datetime.datetime.now().astimezone().replace(tzinfo=None).isoformat(' ', 'microseconds')}] "
+            if self.timestamp
+            else ""
+        )
+        return f"{stamp}{self.prefix}{data}\n".encode(
+            getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace"
+        )
 
     def _flush_soon(self) -> None:
         self._timer = None

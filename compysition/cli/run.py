@@ -71,7 +71,7 @@ def _run(path: Path, host: CommandLineHost, *, is_verbose: bool) -> int:
             return asked_code
     except KeyboardInterrupt:
         return _fail(f"{path.name} was interrupted", code=130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - boundary
         # Boundary: the command line's. Everything that leaves a script becomes one line and an exit code.
         return _explain(path, error, is_verbose=is_verbose)
     directors = list({id(value): value for value in names.values() if isinstance(value, Director)}.values())
@@ -83,7 +83,7 @@ def _run(path: Path, host: CommandLineHost, *, is_verbose: bool) -> int:
             return _fail(f"{path.name} makes {len(waiting)} Directors and starts none: start the one that is meant")
         try:
             waiting[0].start()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - boundary
             # Boundary: as above.
             return _explain(path, error, is_verbose=is_verbose)
     return max([asked_code or 0, *(_finish(director) for director in host.started)])
@@ -107,7 +107,9 @@ def _explain(path: Path, error: Exception, *, is_verbose: bool) -> int:
     if isinstance(error, SyntaxError):
         return _fail(f"{error.filename}:{error.lineno}: {error.msg}")
     if isinstance(error, CompysitionError):
-        line = next((f":{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), "")
+        line = next(
+            (f":{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), ""
+        )
         text = str(error) + (f" ({notes})" if notes else "")
         if isinstance(error, StartError) and error.__cause__ is not None and str(error.__cause__) not in text:
             text += f": {error.__cause__}"

@@ -49,7 +49,6 @@ def no_collector(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     monkeypatch.setattr("compysition.director.Clock", SteeredClock)
     # pytest's own handler keeps records, and with them exceptions and frames.
     monkeypatch.setattr(type(caplog.handler), "emit", lambda handler, record: None)
-    collect_garbage()
     gc.disable()
     yield
     gc.enable()

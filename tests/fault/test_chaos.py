@@ -293,7 +293,7 @@ def test_chaos_is_even_at_every_look_and_accounts_for_every_branch(seed: int, sh
     assert world.balance().is_even
     assert not any(cell.running or cell.waiting_puts for cell in world.cells)
     assert_every_branch_is_found(world)
-    world.dispatcher.end_idle_consumers()
+    world.dispatcher.close()
     assert wait_until(lambda: not world.dispatcher.consumers)
 
 
@@ -327,5 +327,5 @@ def test_a_queue_that_loses_an_event_is_noticed(monkeypatch: pytest.MonkeyPatch)
     source.send(Event(0))
 
     assert wait_until(lambda: not world.balance().is_even)
-    world.dispatcher.end_idle_consumers()
+    world.dispatcher.close()
     assert wait_until(lambda: not world.dispatcher.consumers)

@@ -14,6 +14,7 @@ from gevent import GreenletExit, getcurrent
 from gevent.event import Event as Signal
 
 from compysition import Actor, Director, Event, Fatal, Outcome, Retry, StopFlow
+from compysition.deadletter import DEAD_LETTERS_KEPT
 from compysition.dispatch import Consumer
 from compysition.errors import ActorError, EventNotOwnedError, HandlerTimeoutError, MalformedError
 from tests.fault.conservation import (
@@ -383,6 +384,22 @@ def test_data_that_cannot_be_copied_fails_a_fan_out_and_nothing_else() -> None:
         wait_until(lambda: errors.data and sink.data and other.data)
         assert_conserved(director)
     assert sink.data == other.data == ["fine"]
+
+
+def test_dead_letters_are_a_bounded_ring_and_what_falls_out_is_counted() -> None:
+    director = Director(size=2 * DEAD_LETTERS_KEPT)
+    handler = director.register_actor(Handler, "handler", lambda actor, event: actor.send_error(event))
+    logging.getLogger("compysition.actor.handler").setLevel(logging.CRITICAL)
+    try:
+        with running(director):
+            for number in range(DEAD_LETTERS_KEPT + 7):
+                director.post(handler, number)
+            wait_until(lambda: director.dead_letters.lost == 7)
+            assert_conserved(director)
+    finally:
+        logging.getLogger("compysition.actor.handler").setLevel(logging.NOTSET)
+    assert len(director.dead_letters) == DEAD_LETTERS_KEPT
+    assert [letter.event.data for letter in director.dead_letters] == list(range(7, DEAD_LETTERS_KEPT + 7))
 
 
 # ---- what gives the event back ----------------------------------------------------------------------------------

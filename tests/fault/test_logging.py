@@ -346,6 +346,26 @@ def test_actors_reachable_only_from_the_log_actor_write_to_standard_error(capsys
     assert "far saw the end" in err
 
 
+def test_records_made_while_the_feeder_feeds_write_to_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    director = Director()
+    log = director.register_log_actor(Collector, "log")
+    original = Event.__init__
+
+    def chatty(event: Event, *args: Any, **kwargs: Any) -> None:
+        mine.info("an event was made")
+        original(event, *args, **kwargs)
+
+    with running(director), quiet_pytest():
+        monkeypatch.setattr(Event, "__init__", chatty)
+        mine.info("the end")
+        wait_until(lambda: only(log, "the end"))
+        monkeypatch.setattr(Event, "__init__", original)
+    assert not only(log, "an event was made")
+    assert "an event was made" in capsys.readouterr().err
+
+
 def test_a_log_actor_that_hangs_holds_nobody_up_and_the_stop_comes_to_its_end() -> None:
     director = Director()
     director.register_log_actor(Handler, "log", lambda actor, event: gevent.sleep(60), options={"concurrency": 1})

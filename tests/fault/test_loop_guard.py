@@ -97,19 +97,49 @@ def test_an_idle_director_and_one_that_waits_is_not_reported(caplog: pytest.LogC
     assert reports(caplog) == []
 
 
-def test_many_short_handlers_without_a_pause_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    def short(actor: Actor, event: Event) -> None:
-        until = time.perf_counter() + 0.001
-        while time.perf_counter() < until:
-            pass
+def spin(seconds: float) -> None:
+    """Use the processor for so long."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
 
+
+def test_many_short_handlers_without_a_pause_are_not_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Less strict than usual: that the machine is busy with something else is not what this is about.
+    monkeypatch.setattr("compysition.director.LoopGuard", lambda clock: LoopGuard(clock, held_s=0.4))
     director = Director(size=1000)
-    actor = director.register_actor(Handler, "actor", short)
+    actor = director.register_actor(Handler, "actor", lambda actor, event: spin(0.002))
     with running(director):
         for number in range(400):
             director.post(actor, number)
         wait_until(lambda: director.snapshot().actors["actor"].received == 400)
     assert reports(caplog) == []
+
+
+def test_a_burst_of_slow_handlers_lets_others_in_between() -> None:
+    gaps: list[float] = []
+
+    def tick() -> None:
+        last = time.perf_counter()
+        while True:
+            gevent.sleep(0.001)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    director = Director(size=1000)
+    actor = director.register_actor(Handler, "actor", lambda actor, event: spin(0.005))
+    for number in range(100):
+        director.post(actor, number)
+    ticker = gevent.spawn(tick)
+    gevent.sleep(0)
+    with running(director):
+        wait_until(lambda: director.snapshot().actors["actor"].received == 100)
+        ticker.kill()
+    # A slice is bounded by the clock: 2 ms, and whatever one handler takes.
+    assert max(gaps) < 0.15
 
 
 def test_one_place_is_reported_once_a_minute_and_another_place_at_once(

@@ -10,7 +10,6 @@ import pytest
 
 from compysition import Actor, Director, Event, Fatal, Outcome
 from compysition.errors import RingFullError
-from compysition.ring import HARD_FACTOR
 from tests.fault.conservation import (
     Collector,
     Handler,
@@ -126,7 +125,7 @@ def test_a_ring_that_multiplies_is_cut_at_four_times_its_capacities() -> None:
         wait_until(lambda: len(letters(director, "failed")) >= 20)
         assert_conserved(director)
         report = director.stop(timeout_s=0.1)
-    assert most <= HARD_FACTOR * 10 + 2
+    assert 30 < most <= 4 * 10 + 2
     for letter in letters(director, "failed"):
         assert letter.error is not None
         assert letter.error.error_class is RingFullError

@@ -20,6 +20,7 @@ from compysition.errors import DirectorStateError, StartError, WrongContextError
 from tests.fault.conservation import (
     Collector,
     Handler,
+    SteeredClock,
     assert_conserved,
     collect_garbage,
     ended,
@@ -504,6 +505,36 @@ def test_a_handler_that_swallows_its_kill_does_not_hold_the_stop_and_its_event_i
     assert report.took_s < NEAR_S + KILL_S + AT_ONCE_S
     assert report.exit_code == 1
     assert [letter.reason for letter in letters(director)] == ["abandoned"]
+
+
+def test_after_the_deadline_nothing_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks: list[str] = []
+
+    class Hooked(Handler):
+        def pre_hook(self) -> None:
+            hooks.append("pre")
+
+        def post_hook(self) -> None:
+            hooks.append("post")
+
+    def consume(actor: Actor, event: Event) -> None:
+        try:
+            gevent.sleep(60)
+        except GreenletExit:
+            raise Fatal("killed, and broken by it") from None
+
+    # Backoff takes no time: a restart would be through before the stop is.
+    monkeypatch.setattr("compysition.director.Clock", SteeredClock)
+    director = Director()
+    actor = director.register_actor(Hooked, "actor", consume)
+    with running(director):
+        director.post(actor, 1)
+        wait_until(lambda: director.snapshot().actors["actor"].in_flight == 1)
+        report = director.stop(NEAR_S)
+        assert_conserved(director)
+    assert hooks == ["pre", "post"]
+    assert report.exit_code == 1
+    assert director.snapshot().actors["actor"].restarts == 0
 
 
 def test_a_background_greenlet_that_does_not_obey_is_killed_at_the_deadline() -> None:

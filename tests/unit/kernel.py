@@ -141,7 +141,7 @@ class Kernel:
         self.dispatcher.bind()
         self.dead_letters = DeadLetters()
         self.resent: list[Event] = []
-        self.ledger = Ledger(self.resent.append)
+        self.ledger = Ledger(lambda event, sender: self.resent.append(event))
         self.cells: list[Cell] = []
         self.crashes: list[tuple[str, str]] = []
         self.stops: list[str] = []

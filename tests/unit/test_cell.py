@@ -338,7 +338,7 @@ def test_event_sent_after_it_was_delivered_is_born_again_with_one_warning(
     kernel: Kernel, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = Line(kernel, lambda line, event: None)
-    kernel.ledger.on_resent = line.middle.warn_of_keep
+    kernel.ledger.on_resent = lambda event, sender: line.middle.warn_of_keep(event)
     events = [line.post(number) for number in range(3)]
     kernel.run()
     for event in events:

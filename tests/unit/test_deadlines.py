@@ -154,12 +154,15 @@ def test_number_of_entries_is_known(clock: VirtualClock, wheel: DeadlineWheel) -
     assert len(wheel) == 5
 
 
-def test_closed_wheel_forgets_everything(clock: VirtualClock, wheel: DeadlineWheel) -> None:
-    entry = Entry(clock)
-    wheel.add(entry, clock.now + 1.0)
+def test_closed_wheel_expires_everything_at_once(clock: VirtualClock, wheel: DeadlineWheel) -> None:
+    # Nobody will look at the time any more, and whoever waits must not wait for ever.
+    entries = [Entry(clock), Entry(clock)]
+    for number, entry in enumerate(entries):
+        wheel.add(entry, clock.now + number)
+    closed_at = clock.now
     wheel.close()
     clock.advance(5.0)
-    assert entry.times == []
+    assert [entry.times for entry in entries] == [[closed_at], [closed_at]]
     assert (len(wheel), clock.pending) == (0, 0)
 
 

@@ -65,8 +65,10 @@ def test_inboxes_are_served_in_turn_a_chunk_each(timeless: Kernel) -> None:
     cell.open(1)
     timeless.run()
     runs = [(name, len(list(group))) for name, group in itertools.groupby(seen)]
-    assert [name for name, _ in runs] == list("xyz") * 4
     assert max(length for _, length in runs) == CHUNK
+    # In turn, as long as each has some: the last chunks empty one inbox after the other.
+    names = [name for name, _ in runs]
+    assert names == (list("xyz") * len(names))[: len(names)]
 
 
 def test_busy_inbox_does_not_starve_another(kernel: Kernel) -> None:
@@ -97,7 +99,9 @@ def test_ready_actors_are_served_in_turn(timeless: Kernel) -> None:
     for cell in cells:
         cell.open(1)
     timeless.run()
-    assert [name for name, _ in itertools.groupby(seen)] == list("ab") * 3
+    names = [name for name, _ in itertools.groupby(seen)]
+    assert names == (list("ab") * len(names))[: len(names)]
+    assert len(names) >= 150 * 2 / CHUNK
 
 
 # ---- how many handlers, how many greenlets --------------------------------------------------------------------------
@@ -221,7 +225,7 @@ def test_all_idle_consumers_end_when_they_are_told_to(kernel: Kernel) -> None:
     kernel.post(queue)
     kernel.run()
     turn()
-    kernel.dispatcher.end_idle_consumers()
+    kernel.dispatcher.close()
     wait_until(lambda: not kernel.dispatcher.consumers)
 
 
@@ -250,27 +254,25 @@ def test_stray_exception_at_an_idle_consumer_costs_nothing_else(
 # ---- chunks ---------------------------------------------------------------------------------------------------------
 
 
-def test_slow_handlers_make_chunks_smaller_and_fast_ones_larger_again(timeless: Kernel, clock: VirtualClock) -> None:
-    took_s = CHUNK_MOST_S
+def test_chunks_begin_small_and_grow_with_fast_handlers_and_shrink_with_slow_ones(
+    timeless: Kernel, clock: VirtualClock
+) -> None:
+    takes_s = 0.0
     sizes: list[int] = []
 
     def handle(event: Event) -> None:
-        clock.now += took_s
+        clock.now += takes_s
         if cell.chunk not in sizes[-1:]:
             sizes.append(cell.chunk)
 
-    cell = timeless.cell("a", handle, is_open=False)
+    cell = timeless.cell("a", handle)
     queue = timeless.connect(None, cell)
-    for _ in range(CHUNK * 4):
-        timeless.post(queue)
-    cell.open(1)
-    timeless.run()
-    assert sizes == [64, 32, 16, 8, 4, 2, 1]
-    took_s = 0.0
-    for _ in range(CHUNK * 4):
-        timeless.post(queue)
-    timeless.run()
-    assert sizes[7:] == [2, 4, 8, 16, 32, 64]
+    for each_s in (0.0, CHUNK_MOST_S, 0.0):
+        takes_s = each_s
+        for _ in range(CHUNK * 4):
+            timeless.post(queue)
+        timeless.run()
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 32, 16, 8, 4, 2, 1, 2, 4, 8, 16, 32, 64]
 
 
 def test_busy_time_is_the_time_that_handlers_took(timeless: Kernel, clock: VirtualClock) -> None:
@@ -367,17 +369,16 @@ def test_slice_is_bounded_by_the_clock(timeless: Kernel, clock: VirtualClock) ->
         watcher.stop()
         watcher.close()
     slices = [after - before for before, after in itertools.pairwise(at_each_turn) if after > before]
-    # Chunks shrink to one event, and then a slice holds what fits into its time. The first turn of the hub has two
-    # slices, its callbacks' and its timers'.
-    assert slices[0] <= CHUNK + CHUNK // 2
-    assert max(slices[4:]) <= 6
+    # What fits into its time, and a chunk more. The hub's first turn has two slices, its callbacks' and its timers'.
+    assert slices[0] <= 12
+    assert max(slices[1:]) <= 6
 
 
 # ---- what a consumer leaves -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_failing", [True, False])
-def test_parked_consumer_keeps_nothing_alive(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, is_failing: bool) -> None:
+def test_parked_consumer_keeps_nothing_alive(kernel: Kernel, is_failing: bool) -> None:
     seen: list[weakref.ref[Event]] = []
 
     def handle(event: Event) -> None:
@@ -386,11 +387,14 @@ def test_parked_consumer_keeps_nothing_alive(kernel: Kernel, monkeypatch: pytest
             raise ValueError("no")
 
     queue = kernel.connect(None, kernel.cell("a", handle))
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest would keep what is logged
-    for _ in range(3):
-        kernel.post(queue)
-    kernel.run()
-    turn()
+    logging.disable()  # pytest would keep what is logged
+    try:
+        for _ in range(3):
+            kernel.post(queue)
+        kernel.run()
+        turn()
+    finally:
+        logging.disable(logging.NOTSET)
     kernel.dead_letters.clear()
     gc.collect()
     assert [ref() for ref in seen] == [None, None, None]

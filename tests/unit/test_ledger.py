@@ -122,12 +122,12 @@ def test_keeping_twice_changes_nothing() -> None:
 
 
 def test_delivered_event_that_is_sent_is_born_again_and_said() -> None:
-    resent: list[Event] = []
-    ledger = Ledger(resent.append)
+    resent: list[tuple[Event, object]] = []
+    ledger = Ledger(lambda event, sender: resent.append((event, sender)))
     event = owned(ledger, HAND_OF_A)
     ledger.end(event, Outcome.DELIVERED)
     assert ledger.move(event, TO_B, A, in_handler=False) is DELIVERED
-    assert resent == [event]
+    assert resent == [(event, A)]
     assert event._owner is TO_B
     assert counts(ledger) == (1, 1, {Outcome.DELIVERED: 1})
 
@@ -306,7 +306,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.resent: list[Event] = []
-        self.ledger = Ledger(self.resent.append)
+        self.ledger = Ledger(lambda event, sender: self.resent.append(event))
         self.kept = {A: Holding(A, "kept"), B: Holding(B, "kept")}
         self.all: list[Event] = []
         self.accepted = self.born = self.rebirths = 0

@@ -152,6 +152,7 @@ def test_greenlet_that_was_killed_from_outside_before_it_ran_is_restarted(
     greenlet = pool.spawn(flow)
     assert greenlet.greenlet is not None
     greenlet.greenlet.kill()
+    turn()
     clock.advance(0.2)
     turn()
     assert flow.runs == 1
