@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from gevent import getcurrent
 
-from compysition.cell import PAUSED, RESTARTING, Cell, Host
+from compysition.cell import Cell
 from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Consumer
 from compysition.errors import ConfigurationError, DirectorStateError, suggestion
@@ -21,6 +21,7 @@ from compysition.event import Event
 from compysition.logger import get_logger
 from compysition.parking import Parking
 from compysition.queue import Queue
+from compysition.readiness import PAUSED, RESTARTING, Host
 from compysition.restartlet import RestartableGreenlet, RestartPool
 
 

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One actor's runtime half: its queues, how many handlers run, and what becomes of an event that a handler leaves.
+"""One actor's runtime half: what becomes of an event that a handler sends or leaves.
 
 An `Actor` holds user code and tools; its `Cell` holds everything the dispatcher needs, so that a user's attributes
-cannot collide with it. Two things live here: readiness (`settle` and what calls it) and the ways on for an event
-(send, keep, give back, fail). Must not know the Director, only a `Host`. Read next: `actor`.
+cannot collide with it. Here are the ways on for an event: send, keep, give back, fail; `readiness` says when handlers
+start. Must not know the Director, only a `Host`. Read next: `actor`.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from gevent import GreenletExit, Timeout, getcurrent
 
 from compysition import deadletter, lineage
 from compysition.backoff import Backoff
-from compysition.clock import Clock, Timer
-from compysition.deadletter import DeadLetter, DeadLetters
-from compysition.dispatch import CHUNK, CHUNK_LEAST_S, CHUNK_MOST_S, Consumer, Dispatcher, Hand
+from compysition.clock import Timer
+from compysition.deadletter import DeadLetter
+from compysition.dispatch import Consumer, Hand
 from compysition.errors import (
     ActorError,
     ControlFlow,
@@ -34,12 +34,10 @@ from compysition.errors import (
     suggestion,
 )
 from compysition.event import FRESH, Event, Failure, Tally
-from compysition.ledger import Holding, Ledger, Outcome
+from compysition.ledger import Ledger, Outcome
 from compysition.logger import RuntimeLogger, get_logger
 from compysition.queue import Queue, check_is_event
-
-if TYPE_CHECKING:
-    from compysition.ring import Ring
+from compysition.readiness import HELD_BY_RETRY, NOT_STARTED, Host, Readiness
 
 #: An event over which so many handlers were killed, or raised `Fatal`, is poison.
 KILLS_MOST = 3
@@ -49,28 +47,8 @@ ERROR_HOPS_MOST = 3
 #: When to come again, for whoever asked for an event that a stop has ended, in seconds.
 RETRY_AFTER_STOP_S = 5.0
 
-#: Bits of `Cell.shut`, the reasons for which no handler starts.
-NOT_STARTED = 1
-RESTARTING = 2
-PAUSED = 4
-HELD_BY_RETRY = 8
 
-
-class Host(Protocol):
-    """What a cell needs from whoever runs it: the Director, or a test."""
-
-    clock: Clock
-    dispatcher: Dispatcher
-    dead_letters: DeadLetters
-
-    def crashed(self, cell: "Cell", reason: str) -> None:
-        """The actor has to be restarted. Must not wait."""
-
-    def request_stop(self, reason: str) -> None:
-        """The whole Director has to stop. Must not wait."""
-
-
-class Cell:
+class Cell(Readiness):
     """The runtime half of the actor `name`.
 
     Args:
@@ -84,20 +62,8 @@ class Cell:
     """
 
     __slots__ = (
-        *(
-            "abandoned",
-            "answers",
-            "backoff",
-            "busy_s",
-            "chunk",
-            "concurrency",
-            "dispatcher",
-            "failed_after_send",
-            "failures",
-        ),
-        *("host", "inboxes", "is_queued", "kept", "ledger", "logger", "max_retries", "name", "on_wired", "only_inbox"),
-        *("restarts", "retrying", "ring", "running", "shut", "wants_wake", "waiting_puts"),
-        *("error_outboxes", "outboxes", "_has_warned_of_keep", "_next_inbox", "_retry_deadline", "_timers"),
+        *("abandoned", "answers", "backoff", "failed_after_send", "failures", "ledger", "logger", "max_retries"),
+        *("on_wired", "restarts", "_has_warned_of_keep", "_retry_deadline", "_timers"),
     )
 
     def __init__(
@@ -112,39 +78,16 @@ class Cell:
         backoff: Backoff | None = None,
         logger: RuntimeLogger | None = None,
     ) -> None:
-        self.name = name
-        self.host = host
-        self.dispatcher = host.dispatcher
+        super().__init__(name, host, concurrency)
         self.ledger = ledger
-        self.concurrency = concurrency
         self.max_retries = max_retries
         self.answers = answers
         self.backoff = backoff or Backoff()
         self.logger = logger or get_logger(f"actor.{name}", actor=name)
-        #: Queues that end here, and by name those that begin here.
-        self.inboxes: list[Queue] = []
-        self.outboxes: dict[str, list[Queue]] = {}
-        self.error_outboxes: dict[str, list[Queue]] = {}
-        self.ring: Ring | None = None
-        #: A short cut for the loop; None is always right.
-        self.only_inbox: Queue | None = None
-        self.kept = Holding(self, "kept")
-        self.retrying = Holding(self, "waiting aside for a retry")
         #: When retries are due, by their event's identity, or 0 for the one that holds the inbox.
         self._timers: dict[int, tuple[float, Timer, Queue]] = {}
         #: Set by a stop: retries that are due later are not waited for.
         self._retry_deadline: float | None = None
-        #: Handlers that run, and those of them that wait for room in a queue.
-        self.running = 0
-        self.waiting_puts = 0
-        self.shut = NOT_STARTED
-        #: Whether it is among the dispatcher's ready cells, and whether a put has to wake it.
-        self.is_queued = False
-        self.wants_wake = False
-        #: Events between two looks at the clock: begins small, because nobody knows yet what a handler costs.
-        self.chunk = 1
-        self._next_inbox = 0
-        self.busy_s = 0.0
         self.failures = 0
         self.failed_after_send = 0
         self.restarts = 0
@@ -156,124 +99,10 @@ class Cell:
     def __repr__(self) -> str:
         return f"<Cell {self.name}>"
 
-    def find_only_inbox(self) -> None:
-        """Remember the only inbox, if there is one alone and no ring: it needs no turn-taking."""
-        self.only_inbox = self.inboxes[0] if len(self.inboxes) == 1 and self.ring is None else None
-
-    # ---- readiness ----------------------------------------------------------------------------------------------
-
-    def settle(self) -> None:
-        """Make `is_queued` and `wants_wake` say what is so. Everyone who changes a condition calls this."""
-        if self.is_queued:
-            return
-        if self.shut or self.waiting_puts or self.running >= self.concurrency:
-            self.wants_wake = False
-        elif self._has_eligible():
-            self.wake()
-        else:
-            self.wants_wake = True
-
-    def wake(self) -> None:
-        """Be served: something was put in while nothing was here (`wants_wake`)."""
-        # Whoever is queued already does not want to be woken, so this need not be asked.
-        self.wants_wake = False
-        self.is_queued = True
-        dispatcher = self.dispatcher
-        dispatcher.ready.append(self)
-        if not dispatcher.is_armed:
-            dispatcher.arm()
-
-    def close(self, reason: int) -> None:
-        """Start no further handler, for one more `reason`."""
-        self.shut |= reason
-        self.wants_wake = False
-        current: Any = getcurrent()
-        if current.__class__ is Consumer and current.hand.sender is self:
-            # The handler that runs at this moment is the last of its chunk; all others have been interrupted already.
-            current.hand.must_yield = True
-
     def begin(self) -> None:
         """Be as before the first start; `open` lets handlers start."""
         self.shut = NOT_STARTED
         self._retry_deadline = None
-
-    def open(self, reason: int) -> None:
-        """Take `reason` back."""
-        self.shut &= ~reason
-        self.settle()
-
-    def next_queue(self) -> Queue | None:
-        """The next non-empty queue in turn; None, and settled, when no handler may start."""
-        if not (self.shut or self.waiting_puts or self.running >= self.concurrency):
-            inboxes = self.inboxes
-            ring = self.ring
-            room = 0 if ring is None else ring.room()
-            number = len(inboxes)
-            for step in range(number):
-                index = (self._next_inbox + step) % number
-                queue = inboxes[index]
-                if queue.items and (ring is None or queue.ring is not None or room > 0):
-                    self._next_inbox = (index + 1) % number
-                    return queue
-        self.settle()
-        return None
-
-    def ring_chunk(self, queue: Queue, number: int) -> int:
-        """How many of the next `number` events of `queue` may be handled at once, on a ring."""
-        if self.ring is None or queue.ring is not None:
-            return number
-        # What is let in at once must fit: each event from outside may put one into the ring.
-        return max(1, min(number, self.ring.room()))
-
-    def adapt_chunk(self, took_s: float) -> None:
-        """Adapt the size of a chunk to how long one has taken."""
-        if took_s > CHUNK_MOST_S:
-            self.chunk = max(1, self.chunk >> 1)
-        elif took_s < CHUNK_LEAST_S and self.chunk < CHUNK:
-            self.chunk <<= 1
-
-    def begin_waiting_put(self) -> None:
-        """A handler waits for room: start no further one, so that back pressure travels upstream."""
-        self.waiting_puts += 1
-
-    def end_waiting_put(self) -> None:
-        """A handler does not wait for room any more."""
-        self.waiting_puts -= 1
-        self.settle()
-
-    def _has_eligible(self) -> bool:
-        ring = self.ring
-        if ring is None:
-            for queue in self.inboxes:
-                if queue.items:
-                    return True
-            return False
-        from_outside = False
-        for queue in self.inboxes:
-            if queue.items:
-                if queue.ring is not None:
-                    return True
-                from_outside = True
-        if from_outside:
-            if ring.room() > 0:
-                return True
-            ring.gate(self)
-        return False
-
-    # ---- what is held -------------------------------------------------------------------------------------------
-
-    @property
-    def depth(self) -> int:
-        """Events in the inboxes, waiting senders' ones included."""
-        return sum(len(queue.items) + len(queue.waiting) for queue in self.inboxes)
-
-    def is_quiet(self) -> bool:
-        """Whether nothing is queued, in hand, kept, or waiting for a retry."""
-        return not (self.running or self.kept.events or self.retrying.events or self.depth)
-
-    def has_only_kept(self) -> bool:
-        """Whether kept events are all it holds."""
-        return bool(self.kept.events) and not (self.running or self.retrying.events or self.depth)
 
     # ---- ways on for an event -----------------------------------------------------------------------------------
 
@@ -363,11 +192,12 @@ class Cell:
         """Send `event` to the error outboxes, or make it a dead letter. See `Actor.send_error`."""
         check_is_event(event)
         self.ledger.check(event, self)
+        is_again = event.error is not None and _tally(event).error_hops > 0
         if isinstance(event.error, BaseException):
             event.error = Failure.of(event.error, actor=self.name)
         elif event.error is None:
             event.error = Failure(ActorError, f"{self.name!r} sent it to its error outbox", actor=self.name)
-        self._route_failure(event)
+        self._route_failure(event, is_again=is_again)
 
     def keep(self, event: Event) -> None:
         """Hold `event` beyond the handler's return."""

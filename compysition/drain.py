@@ -14,6 +14,7 @@ from compysition.clock import Clock
 from compysition.dispatch import Dispatcher
 from compysition.graph import components
 from compysition.logger import get_logger
+from compysition.readiness import KILLED_AT_DEADLINE
 from compysition.supervisor import ActorState, Member, Supervisor
 
 logger = get_logger("drain")
@@ -244,7 +245,7 @@ class Drain:
             self._killed[member] += sum(
                 1 for consumer in self._dispatcher.consumers if consumer.hand.sender is member.cell
             )
-            member.cell.close(_KILLED_AT_DEADLINE)
+            member.cell.close(KILLED_AT_DEADLINE)
         self._supervisor.end_handlers(members, 0.0, kill_after_s=KILL_S)
         for member in members:
             self._killed[member] += member.actor._abort()
@@ -253,10 +254,6 @@ class Drain:
 
     def _is_answering_cell(self, cell: Cell) -> bool:
         return self._by_cell[cell].actor.answers
-
-
-#: A bit of `Cell.shut`.
-_KILLED_AT_DEADLINE = 16
 
 
 def _taken(cell: Cell) -> int:

@@ -4,9 +4,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from compysition.cell import PAUSED
 from compysition.ledger import Balance
 from compysition.queue import Queue
+from compysition.readiness import PAUSED
 from compysition.supervisor import Member
 
 

@@ -17,12 +17,13 @@ from gevent import Greenlet, GreenletExit, get_hub
 from compysition import deadletter
 from compysition.actor import Actor, ActorOptions
 from compysition.backoff import Backoff
-from compysition.cell import NOT_STARTED, RESTARTING, Cell
+from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.dispatch import Consumer, Dispatcher
 from compysition.errors import DirectorStoppedError, HandlerTimeoutError
 from compysition.event import Failure
 from compysition.logger import get_logger
+from compysition.readiness import NOT_STARTED, RESTARTING
 from compysition.restartlet import RestartableGreenlet, RestartPool
 from compysition.stacks import format_consumer
 

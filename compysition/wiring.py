@@ -93,7 +93,9 @@ class Wiring:
         else:
             actor = _build(actor, name, args, kwargs)
         try:
-            chosen = ActorOptions.of(type(actor).options, options)
+            # A mapping says only what differs, from the class above it too.
+            declared = [cls.__dict__["options"] for cls in reversed(type(actor).__mro__) if "options" in cls.__dict__]
+            chosen = ActorOptions.of(*declared, options)
             if actor._blocking_consume:
                 chosen = ActorOptions.of(chosen, {"concurrency": 1})
         except ConfigurationError as error:

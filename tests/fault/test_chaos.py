@@ -17,7 +17,7 @@ import gevent
 import pytest
 from gevent import Greenlet
 
-from compysition.cell import NOT_STARTED, RESTARTING, Cell
+from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
 from compysition.dispatch import Dispatcher
@@ -26,6 +26,7 @@ from compysition.event import Event, Unowned
 from compysition.graph import find_rings
 from compysition.ledger import Balance, Ending, Ledger
 from compysition.queue import Overflow, Queue
+from compysition.readiness import NOT_STARTED, RESTARTING
 
 SEEDS = range(12)
 #: Sent to two connections each. With those born on the way about a million events are counted in, over all seeds.

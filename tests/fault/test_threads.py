@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from compysition import Actor, Director, Event, StopReport
-from compysition.director import OFFLOAD_THREADS
+from compysition.runtime import OFFLOAD_THREADS
 from compysition.errors import (
     ActorNotFoundError,
     CompysitionError,

@@ -13,14 +13,16 @@ import gevent
 from gevent import get_hub
 
 from compysition.actor import Actor, ActorOptions
-from compysition.cell import NOT_STARTED, Cell
+from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
+from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Dispatcher
 from compysition.event import Event
 from compysition.ledger import Balance, Ledger
 from compysition.parking import Parking
 from compysition.queue import Overflow, Queue
+from compysition.readiness import NOT_STARTED
 from compysition.restartlet import RestartPool
 from compysition.supervisor import Member
 from compysition.wiring import Endpoint, Wiring
@@ -140,6 +142,7 @@ class Kernel:
         self.dispatcher = Dispatcher(self.clock)
         self.dispatcher.bind()
         self.dead_letters = DeadLetters()
+        self.deadlines = DeadlineWheel(self.clock)
         self.resent: list[Event] = []
         self.ledger = Ledger(lambda event, sender: self.resent.append(event))
         self.cells: list[Cell] = []

@@ -11,7 +11,6 @@ import pytest
 from gevent.event import Event as Signal
 
 from compysition.actor import Actor, ActorOptions
-from compysition.cell import RESTARTING
 from compysition.errors import (
     ConfigurationError,
     DirectorStateError,
@@ -20,6 +19,7 @@ from compysition.errors import (
 )
 from compysition.event import Event
 from compysition.ledger import DELIVERED, Outcome
+from compysition.readiness import RESTARTING
 from compysition.restartlet import GreenletState
 from tests.unit.kernel import Flow, VirtualClock, turn, wait_until
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from compysition.backoff import Backoff
-from compysition.cell import ERROR_HOPS_MOST, KILLS_MOST, NOT_STARTED, PAUSED, RESTARTING, Cell
+from compysition.cell import ERROR_HOPS_MOST, KILLS_MOST, Cell
 from compysition.dispatch import Consumer
 from compysition.errors import (
     ActorError,
@@ -40,6 +40,7 @@ from compysition.event import Event, Failure
 from compysition.graph import find_rings
 from compysition.ledger import DELIVERED, ENDINGS, Outcome
 from compysition.queue import Overflow, Queue
+from compysition.readiness import NOT_STARTED, PAUSED, RESTARTING
 from tests.unit.kernel import Kernel, VirtualClock, turn, wait_until
 
 #: A retry's delay in these tests, in seconds.

@@ -23,9 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("logger", "clock", "backoff", "copying", "parking", "event"),
     ("ledger", "deadlines", "lineage", "deadletter"),
     ("queue", "ring"),
-    ("restartlet", "dispatch", "cell", "actor"),
+    ("restartlet", "dispatch", "readiness", "cell", "actor"),
     ("stacks", "supervisor", "drain", "loopguard", "logs", "signals"),
-    ("snapshot", "wiring", "hosting", "director"),
+    ("snapshot", "wiring", "hosting", "runtime", "director"),
     ("actors",),
     ("testing", "cli"),
 )

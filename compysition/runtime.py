@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Runtime`: the half of a Director that runs; it hosts the actors, starts them, stops them, and gives everything back.
+
+It puts the parts below together; each part says itself what it does. Must not know scripts. Read next: `director`, the
+half that scripts talk to.
+"""
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import get_hub, getcurrent, monkey
+from gevent.threadpool import ThreadPool
+
+from compysition.cell import Cell
+from compysition.clock import Clock
+from compysition.deadletter import DeadLetters
+from compysition.deadlines import DeadlineWheel
+from compysition.dispatch import Consumer, Dispatcher
+from compysition.drain import EXIT_GAVE_UP, EXIT_NOT_STARTED, EXIT_OK, KILL_S, Drain, StopReport
+from compysition.errors import DirectorStateError, HandlerTimeoutError, StartError, WrongContextError
+from compysition.event import Event
+from compysition.graph import components
+from compysition.ledger import Ledger
+from compysition.logger import get_logger
+from compysition.logs import LogBridge
+from compysition.loopguard import LoopGuard
+from compysition.parking import Parking
+from compysition.restartlet import RestartPool
+from compysition.stacks import format_all
+from compysition.supervisor import ActorState, Intensity, Member, Supervisor
+from compysition.wiring import Wiring
+
+logger = get_logger("director")
+
+#: Threads for `Actor.offload`: enough that some slow calls do not stop the others, few enough to be no load themselves.
+OFFLOAD_THREADS = 20
+
+NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopping", "stopped"
+
+
+class Runtime:
+    """Hosts actors (`compysition.actor.ActorHost`).
+
+    Args:
+        size: Capacity of every queue that names none, in events.
+        name: For logs.
+        intensity: The restart budget of all actors together.
+        stop_timeout_s: Seconds a stop may take before it kills.
+    """
+
+    def __init__(self, size: int, name: str, intensity: Intensity, stop_timeout_s: float) -> None:
+        self.name = name
+        self.stop_timeout_s = stop_timeout_s
+        self.clock = Clock()
+        self.dispatcher = Dispatcher(self.clock)
+        self.dead_letters = DeadLetters()
+        self.deadlines = DeadlineWheel(self.clock)
+        self.ledger = Ledger(self._warn_of_keep)
+        self._log_ledger = Ledger(self._warn_of_keep)
+        self._wiring = Wiring(self, self.ledger, self._log_ledger, size, self._make_pool)
+        self._bridges: dict[str, LogBridge] = {}
+        self._services = RestartPool(self.clock, is_started=False)
+        self._supervisor = Supervisor(
+            self.clock,
+            self.dispatcher,
+            self._services,
+            intensity,
+            on_escalate=self._escalate,
+            is_start_refused=lambda: (
+                self._supervisor.is_closed or (self._state == STARTING and self._stop_reason is not None)
+            ),
+        )
+        self._guard = LoopGuard(self.clock)
+        self._state = NEW
+        self._pid = 0
+        self._thread = 0
+        self._hub: Any = None
+        self._keep_alive: Any = None
+        self._threads: ThreadPool | None = None
+        self._stop_reason: str | None = None
+        self._stop_timeout_s: float | None = None
+        self._exit_code = EXIT_OK
+        self._order: list[Member] = []
+        self._drain: Drain | None = None
+        self._report: StopReport | None = None
+        self._blocked: set[Parking] = set()
+
+    def is_running(self) -> bool:
+        """Whether it was started and has not stopped; true while it drains."""
+        return self._state in (RUNNING, STOPPING)
+
+    def request_stop(self, reason: str) -> None:
+        """Begin to stop and return at once. May be called from anywhere: actors, threads, signal handlers."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            watcher = self._keep_alive
+            if watcher is not None:
+                watcher.send()
+
+    def block(self) -> StopReport:
+        """Wait until the Director has stopped, and return the report.
+
+        Raises:
+            WrongContextError, DirectorStateError: as `stop`.
+        """
+        self._check_may_wait("block")
+        if self._state == NEW:
+            raise DirectorStateError(f"Director {self.name!r} was not started")
+        place = Parking()
+        self._blocked.add(place)
+        try:
+            while self._state != STOPPED:
+                place.park()
+        finally:
+            self._blocked.discard(place)
+        assert self._report is not None
+        return self._report
+
+    def stacks(self) -> str:
+        """The stacks of all handlers and background greenlets, by actor; what SIGUSR1 prints."""
+        pools = [(name, member.pool) for name, member in self._wiring.members.items()]
+        return format_all(self.dispatcher, pools, self._thread)
+
+    # ---- for actors (`ActorHost`) ---------------------------------------------------------------------------------
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether intake is closed."""
+        return self._state not in (STARTING, RUNNING)
+
+    def crashed(self, cell: Cell, reason: str) -> None:
+        """An actor has to be restarted."""
+        self._supervisor.crashed(self._wiring.members[cell.name], reason)
+
+    def offload(self, function: Callable[..., Any], args: tuple[Any, ...], timeout_s: float | None) -> Any:
+        """Run a blocking function on the Director's threads. See `Actor.offload`."""
+        if self._threads is None:
+            raise DirectorStateError(f"Director {self.name!r} is {self._state}: offload needs it running")
+        timer = None if timeout_s is None else gevent.Timeout.start_new(timeout_s)
+        try:
+            outcome: Any = self._threads.spawn(_call_on_thread, function, args).get()
+        except gevent.Timeout as timeout:
+            if timeout is not timer:
+                raise
+            raise HandlerTimeoutError(f"{function!r} took longer than {timeout_s:g} s on its thread") from None
+        finally:
+            if timer is not None:
+                timer.close()
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result
+
+    # ---- starting -----------------------------------------------------------------------------------------------
+
+    def _start_members(self) -> None:
+        self._state = STARTING
+        self._pid, self._thread = os.getpid(), monkey.get_original("threading", "get_ident")()
+        self._hub = get_hub()
+        self._stop_reason = self._report = self._drain = self._stop_timeout_s = None
+        self._exit_code = EXIT_OK
+        self._supervisor.is_closed = False
+        self.dispatcher.bind()
+        # Referenced: a graph in which nothing happens must wait, not die of LoopExit.
+        self._keep_alive = self._hub.loop.async_()
+        self._keep_alive.start(self._begin_stop)
+        self._threads = ThreadPool(OFFLOAD_THREADS, hub=self._hub)
+        self._services.reset()
+        self._services.on_exit = self.request_stop
+        self._wiring.complete()
+        for ring in self._wiring.rings:
+            logger.info("ring: %s (holds at most %d events from outside)", ring, ring.limit)
+        self._order = self._start_order()
+        for member in self._order:
+            member.state, member.crash, member.attempts = ActorState.REGISTERED, None, 0
+            member.cell.begin()
+            member.pool.reset()
+            for queue in member.cell.inboxes:
+                queue.open()
+        self._services.start()
+        for bridge in self._bridges.values():
+            bridge.install()
+            bridge.own_cells = frozenset(self._wiring.log_plane()) or bridge.own_cells
+        for member in self._order:
+            error = self._supervisor.start(member) if self._stop_reason is None else None
+            if error is not None or self._stop_reason is not None:
+                self._cannot_start(member, error)
+        self._state = RUNNING
+        self._guard.start()
+        atexit.register(self._at_exit)
+        logger.info("Director %r is running with %d actors", self.name, len(self._order))
+
+    def _start_order(self) -> list[Member]:
+        """Log actors, then sinks first, then those that answer: nobody is fed before its successors are ready."""
+        members = self._wiring.members
+        flow = [cell for part in components([m.cell for m in members.values()], self._wiring.is_cut) for cell in part]
+        downstream_first = [members[cell.name] for cell in reversed(flow)]
+        logs = self._wiring.log_actors
+        return [
+            *logs,
+            *(m for m in downstream_first if m not in logs and not m.actor.answers),
+            *(m for m in downstream_first if m not in logs and m.actor.answers),
+        ]
+
+    def _cannot_start(self, member: Member, error: BaseException | None) -> None:
+        reason = self._stop_reason or f"actor {member.name!r} did not become ready: {error}"
+        self._stop_reason = reason
+        self._exit_code = EXIT_NOT_STARTED
+        self._stop_all()
+        report = self._report
+        if isinstance(error, StartError):
+            error.report = report
+            raise error
+        raise StartError(reason, actor=member.name, report=report) from error
+
+    # ---- stopping -------------------------------------------------------------------------------------------------
+
+    def _begin_stop(self) -> None:
+        """Runs in the hub, woken by `request_stop`."""
+        if self._state == RUNNING:
+            self._state = STOPPING
+            self._services.spawn(self._stop_all, restart=False, name="stop")
+
+    def _stop_all(self) -> None:
+        self._state = STOPPING
+        logger.info("Director %r stops: %s", self.name, self._stop_reason)
+        self._drain = Drain(
+            self._order,
+            self._wiring.log_actors,
+            self._supervisor,
+            self.dispatcher,
+            self.clock,
+            timeout_s=self.stop_timeout_s if self._stop_timeout_s is None else self._stop_timeout_s,
+            are_logs_flushed=lambda: all(bridge.is_flushed() for bridge in self._bridges.values()),
+        )
+        try:
+            self._drain.run()
+        finally:
+            self._report = self._drain.report(self._stop_reason or "", self._exit_code)
+            self._release()
+
+    def _release(self) -> None:
+        """Give everything back: threads, watchers, handlers."""
+        for bridge in self._bridges.values():
+            bridge.remove()
+        self._guard.stop()
+        atexit.unregister(self._at_exit)
+        self.deadlines.close()
+        self.dispatcher.close()
+        if self._threads is not None:
+            # A function that never returns would make this wait for ever; its thread is left behind.
+            with gevent.Timeout(KILL_S, False):  # type: ignore[arg-type]  # the stubs know no False
+                self._threads.kill()
+            self._threads = None
+        for service in self._services:
+            if service.greenlet is not getcurrent():
+                service.kill()
+        self._keep_alive.close()
+        self._keep_alive = None
+        self._state = STOPPED
+        for place in self._blocked:
+            place.wake()
+
+    def _escalate(self, reason: str) -> None:
+        self._exit_code = EXIT_GAVE_UP
+        self.request_stop(reason)
+
+    def _at_exit(self) -> None:
+        if self.is_running() and os.getpid() == self._pid and self._is_own_thread():
+            self.request_stop("the interpreter exits")
+            report = self.block()
+            if not report.ok:
+                print(report, file=sys.stderr)
+
+    def _report_so_far(self) -> str:
+        return str(self._drain.report(self._stop_reason or "", self._exit_code)) if self._drain is not None else ""
+
+    # ---- small things ---------------------------------------------------------------------------------------------
+
+    def _make_pool(self, cell: Cell) -> RestartPool:
+        return RestartPool(
+            self.clock,
+            on_death=lambda greenlet: self._supervisor.background_died(self._wiring.members[cell.name], greenlet),
+            on_exit=self.request_stop,
+            on_end=self.dispatcher.notice,
+            is_started=False,
+        )
+
+    @staticmethod
+    def _warn_of_keep(event: Event, sender: object | None) -> None:
+        if isinstance(sender, Cell):
+            sender.warn_of_keep(event)
+
+    def _sender(self) -> Cell | None:
+        """The actor inside whose handler this is called, if it is one of this Director."""
+        current: Any = getcurrent()
+        sender = current.hand.sender if current.__class__ is Consumer else None
+        return sender if sender is not None and sender.host is self else None
+
+    def _is_own_thread(self) -> bool:
+        same: bool = self._thread == monkey.get_original("threading", "get_ident")()
+        return same and os.getpid() == self._pid
+
+    def _check_may_wait(self, what: str, *, from_actors: bool = False) -> None:
+        """Refuse a call that waits for this Director where it could wait for itself."""
+        if self._state == NEW:
+            return
+        if os.getpid() != self._pid:
+            raise WrongContextError(f"Director {self.name!r} was started in another process: make one after the fork")
+        if not self._is_own_thread():
+            raise WrongContextError(
+                f"{what}() works in the thread that started the Director, not in {threading.current_thread().name!r}: "
+                "call request_stop() or post() from other threads"
+            )
+        current: Any = getcurrent()
+        if current is self._hub:
+            raise WrongContextError(f"{what}() was called from a callback of the event loop: use request_stop()")
+        if from_actors:
+            return
+        caller = None
+        if current.__class__ is Consumer and current.hand.sender is not None:
+            caller = f"a handler of actor {current.hand.sender.name!r}"
+        for name, member in self._wiring.members.items():
+            for greenlet in member.pool:
+                if greenlet.greenlet is current:
+                    caller = f"background greenlet {greenlet.name!r} of actor {name!r}"
+        if current in self._supervisor.hooks:
+            caller = self._supervisor.hooks[current]
+        if caller is not None:
+            raise WrongContextError(f"{what}() was called from {caller}, which it would wait for: use request_stop()")
+
+
+def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Call `function`, and hand its error over as a value: the thread pool would print it as one that nobody sees."""
+    try:
+        return function(*args), None
+    except BaseException as error:  # noqa: BLE001 - boundary
+        # Boundary between threads: raised again where `offload` was called.
+        return None, error
