@@ -8,7 +8,8 @@ WSGI callable itself, so it can be mounted in another server that runs in the Di
 import ipaddress
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import ClassVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -115,13 +116,15 @@ class WSGI(Actor):
         self._server: EmbeddedServer | None = None
         self._open: set[HttpTicket] = set()
         self._is_closed = True
+        self._get_ident: Callable[[], int] = get_ident
         self._thread = 0
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
     def pre_hook(self) -> None:
         """Begin to take requests; start the server if this actor has one."""
-        self._thread = monkey.get_original("threading", "get_ident")()
+        self._get_ident = monkey.get_original("threading", "get_ident")
+        self._thread = self._get_ident()
         self._is_closed = False
         self._close_s = CLOSE_S
         if self.run_server:
@@ -214,7 +217,7 @@ class WSGI(Actor):
         method: str = environ["REQUEST_METHOD"]
         if self._is_closed:
             return unavailable(RETRY_DRAINING_S, method)
-        if monkey.get_original("threading", "get_ident")() != self._thread:
+        if self._get_ident() != self._thread:
             if not self._has_warned_of_threads:
                 self._has_warned_of_threads = True
                 self.logger.error(

@@ -11,7 +11,6 @@ import pytest
 from gevent.event import Event as Signal
 
 from compysition import Actor, Director, Event, StopReport
-from compysition.runtime import OFFLOAD_THREADS
 from compysition.errors import (
     ActorNotFoundError,
     CompysitionError,
@@ -21,6 +20,7 @@ from compysition.errors import (
     StartError,
     WrongContextError,
 )
+from compysition.runtime import OFFLOAD_THREADS
 from tests.fault.conservation import Collector, Handler, assert_conserved, letters, running, wait_until
 
 pytestmark = pytest.mark.timeout(20)
