@@ -2,8 +2,8 @@
 """`STDOUT`: one line per event on standard output, without ever holding the hub.
 
 A pipe whose reader is slow blocks the process that writes to it, and making the descriptor non-blocking would change it
-for every process that shares it. So blocks of at most 4 096 bytes are written behind an I/O watcher: a pipe that is
-reported writable takes that many at once.
+for every process that shares it. So blocks of at most 4 096 bytes are written behind an I/O watcher, where the system
+allows it through a descriptor of the actor's own, which may be non-blocking.
 """
 
 import datetime
@@ -75,6 +75,8 @@ class STDOUT(Actor):
         self._pending_bytes = 0
         self._timer: Timer | None = None
         self._writing = BoundedSemaphore()
+        self._twin: int | None = None
+        self._twin_key: tuple[int, int, int] | None = None
 
     def consume(self, event: Event) -> None:
         """Print `event` and send it on. Waits until standard output takes the line, or others come behind it."""
@@ -93,6 +95,10 @@ class STDOUT(Actor):
         """Write what a handler that was killed has left."""
         if self._pending:
             self.background(self._flush, restart=False)
+
+    def post_hook(self) -> None:
+        """Close what was opened beside standard output."""
+        self._close_twin()
 
     def on_drain(self) -> None:
         """Write what is left."""
@@ -186,14 +192,34 @@ class STDOUT(Actor):
             stream.write(block.decode(stream.encoding or "utf-8", "backslashreplace"))
             stream.flush()
             return len(block)
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            self._wait_until_writable(descriptor)
-        try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
             return os.write(descriptor, block)
+        twin = self._twin_of(descriptor, status)
+        self._wait_until_writable(twin)
+        try:
+            return os.write(twin, block)
         except BlockingIOError:
-            # Somebody else has made it non-blocking, and was faster.
+            # There is less room than the block wants, or somebody else was faster.
             return 0
+
+    def _twin_of(self, descriptor: int, status: os.stat_result) -> int:
+        """A descriptor of the same pipe or terminal that never blocks; `descriptor` itself where there is none."""
+        key = (descriptor, status.st_dev, status.st_ino)
+        if key != self._twin_key:
+            self._close_twin()
+            self._twin_key = key
+            if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+                # Opened anew, it has flags of its own; those of standard output are shared with other processes. Not
+                # every system or owner allows it: then a block behind the watcher is what is left.
+                with suppress(OSError):
+                    self._twin = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        return descriptor if self._twin is None else self._twin
+
+    def _close_twin(self) -> None:
+        if self._twin is not None:
+            os.close(self._twin)
+        self._twin = self._twin_key = None
 
     def _wait_until_writable(self, descriptor: int) -> None:
         watcher = get_hub().loop.io(descriptor, 2)
