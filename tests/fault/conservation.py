@@ -146,7 +146,7 @@ class Handler(Actor):
 class SteeredClock(Clock):
     """Real time, but for `sleep`, which only yields, and `advance`.
 
-    Give it to a Director by ``monkeypatch.setattr("compysition.director.Clock", lambda: clock)``.
+    Give it to a Director by ``monkeypatch.setattr("compysition.runtime.Clock", lambda: clock)``.
     """
 
     def __init__(self) -> None:

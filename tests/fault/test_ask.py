@@ -46,7 +46,7 @@ AT_ONCE_S = 2.0
 @pytest.fixture(autouse=True)
 def no_collector(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """References alone decide; and backoff takes no time."""
-    monkeypatch.setattr("compysition.director.Clock", SteeredClock)
+    monkeypatch.setattr("compysition.runtime.Clock", SteeredClock)
     # pytest's own handler keeps records, and with them exceptions and frames.
     monkeypatch.setattr(type(caplog.handler), "emit", lambda handler, record: None)
     gc.disable()

@@ -49,7 +49,7 @@ class Unprintable(Exception):  # noqa: N818  # the name says what is wrong with 
 def clock(monkeypatch: pytest.MonkeyPatch) -> SteeredClock:
     """Backoff between restarts takes no time here."""
     clock = SteeredClock()
-    monkeypatch.setattr("compysition.director.Clock", lambda: clock)
+    monkeypatch.setattr("compysition.runtime.Clock", lambda: clock)
     return clock
 
 

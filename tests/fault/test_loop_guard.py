@@ -108,7 +108,7 @@ def test_many_short_handlers_without_a_pause_are_not_reported(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Less strict than usual: that the machine is busy with something else is not what this is about.
-    monkeypatch.setattr("compysition.director.LoopGuard", lambda clock: LoopGuard(clock, held_s=0.4))
+    monkeypatch.setattr("compysition.runtime.LoopGuard", lambda clock: LoopGuard(clock, held_s=0.4))
     director = Director(size=1000)
     actor = director.register_actor(Handler, "actor", lambda actor, event: spin(0.002))
     with running(director):
@@ -151,7 +151,7 @@ def test_one_place_is_reported_once_a_minute_and_another_place_at_once(
             sum(range(1000))
 
     clock = SteeredClock()
-    monkeypatch.setattr("compysition.director.Clock", lambda: clock)
+    monkeypatch.setattr("compysition.runtime.Clock", lambda: clock)
     director = Director()
 
     def consume(actor: Actor, event: Event) -> None:

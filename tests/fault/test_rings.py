@@ -222,7 +222,7 @@ def test_a_slow_way_out_holds_the_ring_and_does_not_deadlock_it() -> None:
 def test_kills_in_a_ring_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded = random.Random(3)
     # Backoff takes no time.
-    monkeypatch.setattr("compysition.director.Clock", SteeredClock)
+    monkeypatch.setattr("compysition.runtime.Clock", SteeredClock)
 
     class Dying(Sleepy):
         def step(self, event: Event) -> None:

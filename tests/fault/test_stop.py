@@ -524,7 +524,7 @@ def test_after_the_deadline_nothing_is_restarted(monkeypatch: pytest.MonkeyPatch
             raise Fatal("killed, and broken by it") from None
 
     # Backoff takes no time: a restart would be through before the stop is.
-    monkeypatch.setattr("compysition.director.Clock", SteeredClock)
+    monkeypatch.setattr("compysition.runtime.Clock", SteeredClock)
     director = Director()
     actor = director.register_actor(Hooked, "actor", consume)
     with running(director):

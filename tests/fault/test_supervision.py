@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(20)
 def clock_fixture(monkeypatch: pytest.MonkeyPatch) -> SteeredClock:
     """Backoff takes no time, and is written down in `slept`."""
     clock = SteeredClock()
-    monkeypatch.setattr("compysition.director.Clock", lambda: clock)
+    monkeypatch.setattr("compysition.runtime.Clock", lambda: clock)
     return clock
 
 

@@ -2,6 +2,7 @@
 """Rules of `compysition.snapshot`: one look as plain values."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import gevent
@@ -211,9 +212,9 @@ def test_connections_of_every_kind_have_different_keys(pair: Flow) -> None:
 @pytest.mark.parametrize("cls", [ActorSnapshot, QueueSnapshot, Snapshot])
 def test_snapshots_are_frozen_values_whose_fields_are_all_described(cls: type) -> None:
     assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]  # dataclasses have no type for it
-    described = cls.__doc__ or ""
+    described = inspect.getdoc(cls) or ""
     for field in dataclasses.fields(cls):
-        assert f"\n        {field.name}: " in described, field.name
+        assert f"\n    {field.name}: " in described, field.name
 
 
 def test_snapshot_does_not_follow_what_happens_later(pair: Flow) -> None:
