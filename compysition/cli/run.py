@@ -94,8 +94,8 @@ def _finish(director: Director) -> int:
     report = director.block() if director.is_running() else director.last_report
     if report is None:
         return EXIT_NOT_STARTED
-    if not report.ok:
-        _say(str(report))
+    # What every actor did is worth reading only if something was lost.
+    _say(str(report).partition("\n")[0] if report.ok else str(report))
     return report.exit_code
 
 
