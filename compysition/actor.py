@@ -16,7 +16,7 @@ from gevent import getcurrent
 from compysition.cell import Cell
 from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Consumer
-from compysition.errors import ConfigurationError, DirectorStateError, suggestion
+from compysition.errors import ConfigurationError, DirectorStateError, RegistrationError, UsageError, suggestion
 from compysition.event import Event
 from compysition.logger import get_logger
 from compysition.parking import Parking
@@ -231,6 +231,8 @@ class Actor:
         False. A function that returns is finished: an actor whose background greenlets have all returned is a finite
         source. In the constructor it is only remembered, and None is returned.
         """
+        if not callable(function):
+            raise UsageError(f"background() of {self.name!r} was given {function!r}: wanted is a function")
         if self._pool is None:
             self._early.append((function, args, restart))
             return None
@@ -303,6 +305,36 @@ class Actor:
             pool.spawn(function, *args, restart=restart)
         self._early.clear()
         self._bind()
+
+    def _check_consume(self) -> None:
+        """Refuse a `consume` that could never handle an event.
+
+        Raises:
+            RegistrationError: it is a generator, a coroutine, or cannot be called with one event.
+        """
+        consume = self.consume
+        what = f"{type(self).__name__}.consume"
+        if inspect.isgeneratorfunction(consume) or inspect.iscoroutinefunction(consume):
+            kind = "a generator" if inspect.isgeneratorfunction(consume) else "a coroutine"
+            raise RegistrationError(
+                f"{what} of actor {self.name!r} is {kind}: make it a plain method; it may just wait"
+            )
+        try:
+            inspect.signature(consume).bind(None)
+        except TypeError as error:
+            # Its further arguments may be filled in by name, see `_handler`.
+            names = {"origin", "origin_queue"}
+            required = [
+                parameter.name
+                for parameter in inspect.signature(consume).parameters.values()
+                if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+            ]
+            if len(required) == 0 or set(required[1:]) - names:
+                raise RegistrationError(
+                    f"{what} of actor {self.name!r} cannot be called with an event: {error}"
+                ) from None
+        except ValueError:
+            return  # an extension type that tells no signature
 
     def _bind(self) -> None:
         """Bind `send_event` to what is connected, unless a subclass has its own."""

@@ -37,12 +37,15 @@ from compysition.event import FRESH, Event, Failure, Tally
 from compysition.ledger import Ledger, Outcome
 from compysition.logger import RuntimeLogger, get_logger
 from compysition.queue import Queue, check_is_event
-from compysition.readiness import HELD_BY_RETRY, NOT_STARTED, Host, Readiness
+from compysition.readiness import HELD_BY_RETRY, NOT_STARTED, TOO_MANY_RETRIES, Host, Readiness
 
 #: An event over which so many handlers were killed, or raised `Fatal`, is poison.
 KILLS_MOST = 3
 #: An event that fails again while it carries an error takes error outboxes so many times.
 ERROR_HOPS_MOST = 3
+
+#: So many events may wait aside for a retry; beyond, the actor takes no further ones until some have come back.
+RETRYING_MOST = 500
 
 #: When to come again, for whoever asked for an event that a stop has ended, in seconds.
 RETRY_AFTER_STOP_S = 5.0
@@ -350,6 +353,8 @@ class Cell(Readiness):
         self.ledger.move(event, self.retrying, self, in_handler=True)
         timer = clock.call_later(delay_s, lambda: self._re_enter(event, queue))
         self._timers[id(event)] = (due, timer, queue)
+        if len(self.retrying.events) >= RETRYING_MOST:
+            self.close(TOO_MANY_RETRIES)
 
     def _retry_held(self) -> None:
         self._timers.pop(0, None)
@@ -358,7 +363,7 @@ class Cell(Readiness):
     def _re_enter(self, event: Event, queue: Queue) -> None:
         self._timers.pop(id(event), None)
         queue.re_enter(event, self.ledger, self)
-        self.settle()
+        self.open(TOO_MANY_RETRIES)
 
     def _route_failure(self, event: Event, *, is_again: bool = False, inbox: str = "") -> None:
         tally = _tally(event)
@@ -421,7 +426,7 @@ class Cell(Readiness):
                     # It holds the inbox, at whose front it lies.
                     event = queue.items.popleft()
                 self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)
-                self.open(HELD_BY_RETRY)
+        self.open(HELD_BY_RETRY | TOO_MANY_RETRIES)
         return number
 
 

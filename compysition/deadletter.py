@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ring of events that ended badly. A durable store is a later matter; read next: `queue`."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +24,8 @@ STOPPED = "stopped"
 KILLED = "killed"
 #: abandoned: its handler survived its own kill.
 ABANDONED = "abandoned"
+#: Reasons that say that nobody has handled the event to its end, as opposed to a handler that failed.
+UNHANDLED = (POISON, STOPPED, KILLED, ABANDONED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,12 @@ class DeadLetters:
         self._letters: deque[DeadLetter] = deque(maxlen=kept)
         #: How many dead letters are no longer kept.
         self.lost = 0
+        #: How many there were, by actor and reason.
+        self.counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, letter: DeadLetter) -> None:
         """Keep `letter`, in place of the oldest one if there is no room."""
+        self.counts[letter.actor, letter.reason] += 1
         if len(self._letters) == self._letters.maxlen:
             self.lost += 1
         self._letters.append(letter)

@@ -19,7 +19,6 @@ from compysition.errors import (
     DirectorStateError,
     DirectorStoppedError,
     QueueFullError,
-    WrongContextError,
 )
 from compysition.event import Event
 from compysition.hosting import HOST
@@ -31,7 +30,7 @@ from compysition.runtime import NEW, RUNNING, STOPPED, STOPPING, Runtime
 from compysition.signals import Signals
 from compysition.snapshot import Snapshot, key_of, look_at_actor, look_at_queue
 from compysition.supervisor import ActorState, Intensity, Member
-from compysition.wiring import Endpoint
+from compysition.wiring import Endpoint, check_seconds
 
 ActorT = TypeVar("ActorT", bound=Actor)
 
@@ -59,6 +58,11 @@ class Director(Runtime):
         period_s: float = 60.0,
         stop_timeout_s: float = 25.0,
     ) -> None:
+        if not isinstance(max_restarts, int) or max_restarts < 0:
+            raise ConfigurationError(f"max_restarts is {max_restarts!r}: wanted is a number from 0 on")
+        if check_seconds(period_s, "period_s") == 0:
+            raise ConfigurationError("period_s is 0: wanted is a number of seconds above 0")
+        stop_timeout_s = check_seconds(stop_timeout_s, "stop_timeout_s")
         super().__init__(size, name, Intensity(max_restarts, period_s), stop_timeout_s)
 
     def __repr__(self) -> str:
@@ -207,6 +211,7 @@ class Director(Runtime):
             StartError: an actor did not become ready; those started are stopped again. Its `report` has exit code 2.
             DirectorStateError: it is running already.
         """
+        self._check_process()
         if self._state not in (NEW, STOPPED):
             raise DirectorStateError(f"Director {self.name!r} is {self._state} already")
         host = HOST.get()
@@ -214,7 +219,7 @@ class Director(Runtime):
             hosted = host.start(self)
             if hosted is not None:
                 return hosted
-        signals = Signals(on_stop=self.request_stop, report=self._report_so_far, stacks=self.stacks)
+        signals = self._signals()
         if block:
             signals.install()
         try:
@@ -244,9 +249,21 @@ class Director(Runtime):
             return self._report
         if self._state == NEW:
             raise DirectorStateError(f"Director {self.name!r} was not started")
-        self._stop_timeout_s = timeout_s
+        self._stop_timeout_s = None if timeout_s is None else check_seconds(timeout_s, "timeout_s")
         self.request_stop("stop() was called")
         return self.block()
+
+    def block_with_signals(self) -> StopReport:
+        """As `block`, with the signal handlers of a blocking `start`: for hosts of scripts that have started it."""
+        signals = self._signals()
+        signals.install()
+        try:
+            return self.block()
+        finally:
+            signals.remove()
+
+    def _signals(self) -> Signals:
+        return Signals(on_stop=self.request_stop, report=self._report_so_far, stacks=self.stacks)
 
     @property
     def last_report(self) -> StopReport | None:
@@ -306,6 +323,7 @@ class Director(Runtime):
         if self._state != RUNNING:
             raise DirectorStateError(f"Director {self.name!r} is {self._state}: ask needs it running")
         member = self._wiring.find(actor)
+        timeout_s = check_seconds(timeout_s, "timeout_s")
         ticket = AskTicket(self.clock, self.deadlines, timeout_s, self._hub.loop)
         event = event_or_data if isinstance(event_or_data, Event) else Event(event_or_data)
         # Nothing here may keep the event: its end is the end of the last reference.
@@ -408,8 +426,7 @@ class Director(Runtime):
         queue.put(event, member.cell.ledger, sender, sender)
 
     def _post_from_thread(self, member: Member, event: Event, inbox: str) -> None:
-        if os.getpid() != self._pid:
-            raise WrongContextError(f"Director {self.name!r} was started in another process: make one after the fork")
+        self._check_process()
         done = monkey.get_original("threading", "Event")()
         outcome: list[BaseException] = []
 

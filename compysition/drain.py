@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from compysition import deadletter
 from compysition.cell import Cell
-from compysition.clock import Clock
+from compysition.deadletter import DeadLetters
 from compysition.dispatch import Dispatcher
 from compysition.graph import components
 from compysition.logger import get_logger
@@ -31,9 +31,10 @@ class ActorReport:
 
     Attributes:
         done: Handled after the stop began.
-        left: Not handled; they are dead letters now.
+        left: Not handled: dead letters of this stop, or in a report made before its end, still held.
         dropped: Dropped by overflow policies on the way to it.
-        killed: Handlers and background greenlets that had to be killed.
+        killed: Handlers and background greenlets that had to be killed, open requests that were cut, and a
+            `post_hook` that failed.
     """
 
     done: int = 0
@@ -88,7 +89,7 @@ class Drain:
         log_members: Those that take log records, stopped last.
         supervisor: Ends handlers and runs hooks.
         dispatcher: Whose consumers run the handlers.
-        clock: Where time comes from.
+        dead_letters: Where what is left ends.
         timeout_s: Seconds until what is left is killed.
         are_logs_flushed: Whether every log record has reached its actor.
     """
@@ -99,7 +100,7 @@ class Drain:
         log_members: Iterable[Member],
         supervisor: Supervisor,
         dispatcher: Dispatcher,
-        clock: Clock,
+        dead_letters: DeadLetters,
         *,
         timeout_s: float,
         are_logs_flushed: Callable[[], bool],
@@ -110,13 +111,14 @@ class Drain:
         self._by_cell = {member.cell: member for member in members}
         self._supervisor = supervisor
         self._dispatcher = dispatcher
-        self._clock = clock
+        self._dead_letters = dead_letters
+        clock = self._clock = dispatcher.clock
         self._are_logs_flushed = are_logs_flushed
         self._began = clock.monotonic()
         self._deadline = self._began + timeout_s
         self._taken = {member: _taken(member.cell) for member in members}
         self._dropped = {member: _dropped(member.cell) for member in members}
-        self._left: dict[Member, int] = dict.fromkeys(members, 0)
+        self._unhandled = {member: self._count_unhandled(member) for member in members}
         self._killed: dict[Member, int] = dict.fromkeys(members, 0)
         #: Actors whose `on_drain` is running, or was run and changed nothing.
         self._offered: set[Member] = set()
@@ -136,25 +138,26 @@ class Drain:
     def _run_hooks(self, members: Sequence[Member]) -> None:
         """Step 5, in reverse order of start. Log actors come after all others, so that they hear of these hooks."""
         for member in reversed(members):
-            self._supervisor.stop(member)
+            if not self._supervisor.stop(member):
+                self._killed[member] += 1
             for queue in member.cell.inboxes:
                 queue.close()
             # A post_hook may have sent something; it ends here, with its name.
-            self._left[member] += member.cell.collect(deadletter.STOPPED)
+            member.cell.collect(deadletter.STOPPED)
 
     def close_intake(self) -> None:
         """Step 1: doors refuse; `loop()` is false and `sleep` returns, because the Director says that it stops."""
         for member in self._flow_members:
             member.actor._close_intake()
-            self._left[member] += member.cell.refuse_retries(self._deadline)
+            member.cell.refuse_retries(self._deadline)
             member.actor._wake_sleepers()
 
     def report(self, reason: str, exit_code: int) -> StopReport:
-        """The report so far; complete after `run`."""
+        """The report so far: what is still held counts as left. Complete after `run`."""
         actors = {
             member.name: ActorReport(
                 done=_taken(member.cell) - self._taken[member],
-                left=self._left[member],
+                left=self._count_unhandled(member) - self._unhandled[member] + _held(member.cell),
                 dropped=_dropped(member.cell) - self._dropped[member],
                 killed=self._killed[member],
             )
@@ -170,8 +173,7 @@ class Drain:
 
     def progress(self) -> tuple[int, float]:
         """How many events are still held, and how many seconds are left."""
-        held = sum(member.cell.depth + member.cell.running for member in self._flow_members)
-        held += sum(len(m.cell.kept.events) + len(m.cell.retrying.events) for m in self._flow_members)
+        held = sum(_held(member.cell) for member in self._flow_members)
         return held, max(0.0, self._deadline - self._clock.monotonic())
 
     def _drain_flow(self) -> bool:
@@ -200,7 +202,7 @@ class Drain:
         cell = member.cell
         if member.state in (ActorState.REGISTERED, ActorState.STARTING):
             # It never was ready, because the start failed: nobody will handle what lies here.
-            self._left[member] += cell.collect(deadletter.STOPPED)
+            cell.collect(deadletter.STOPPED)
             return True
         if member.state is ActorState.FAILED:
             return not cell.running
@@ -219,7 +221,7 @@ class Drain:
         """Nobody will ever handle these: say so now rather than at the deadline, and make room for who waits."""
         for member in self._members:
             if member.state is ActorState.FAILED:
-                self._left[member] += member.cell.collect(deadletter.KILLED)
+                member.cell.collect(deadletter.KILLED)
 
     def _offer_drain(self, member: Member) -> None:
         kept = len(member.cell.kept.events)
@@ -250,10 +252,18 @@ class Drain:
         for member in members:
             self._killed[member] += member.actor._abort()
             member.pool.join(KILL_S)
-            self._left[member] += member.cell.collect(deadletter.STOPPED)
+            member.cell.collect(deadletter.STOPPED)
+
+    def _count_unhandled(self, member: Member) -> int:
+        counts = self._dead_letters.counts
+        return sum(counts[member.name, reason] for reason in deadletter.UNHANDLED)
 
     def _is_answering_cell(self, cell: Cell) -> bool:
         return self._by_cell[cell].actor.answers
+
+
+def _held(cell: Cell) -> int:
+    return cell.depth + cell.running + len(cell.kept.events) + len(cell.retrying.events)
 
 
 def _taken(cell: Cell) -> int:

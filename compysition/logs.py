@@ -144,6 +144,9 @@ class LogBridge(logging.Handler):
             root.setLevel(self._former_level)
             self._former_level = None
         self._wake_feeder = lambda: None
+        if self.lost > self._lost_reported:
+            _to_stderr(_lost_entry(self.lost - self._lost_reported))
+            self._lost_reported = self.lost
         while self._ring:
             _to_stderr(self._ring.popleft())
 

@@ -21,8 +21,8 @@ from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
 from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Consumer, Dispatcher
-from compysition.drain import EXIT_GAVE_UP, EXIT_NOT_STARTED, EXIT_OK, KILL_S, Drain, StopReport
-from compysition.errors import DirectorStateError, HandlerTimeoutError, StartError, WrongContextError
+from compysition.drain import EXIT_GAVE_UP, EXIT_LEFT, EXIT_NOT_STARTED, EXIT_OK, KILL_S, Drain, StopReport
+from compysition.errors import CompysitionError, DirectorStateError, HandlerTimeoutError, StartError, WrongContextError
 from compysition.event import Event
 from compysition.graph import components
 from compysition.ledger import Ledger
@@ -95,7 +95,12 @@ class Runtime:
         return self._state in (RUNNING, STOPPING)
 
     def request_stop(self, reason: str) -> None:
-        """Begin to stop and return at once. May be called from anywhere: actors, threads, signal handlers."""
+        """Begin to stop and return at once. May be called from anywhere: actors, threads, signal handlers.
+
+        Raises:
+            WrongContextError: called in another process, after a fork.
+        """
+        self._check_process()
         if self._stop_reason is None:
             self._stop_reason = reason
             watcher = self._keep_alive
@@ -208,7 +213,7 @@ class Runtime:
         ]
 
     def _cannot_start(self, member: Member, error: BaseException | None) -> None:
-        reason = self._stop_reason or f"actor {member.name!r} did not become ready: {error}"
+        reason = self._stop_reason or f"actor {member.name!r} did not become ready: {_describe(error)}"
         self._stop_reason = reason
         self._exit_code = EXIT_NOT_STARTED
         self._stop_all()
@@ -227,6 +232,13 @@ class Runtime:
             self._services.spawn(self._stop_all, restart=False, name="stop")
 
     def _stop_all(self) -> None:
+        try:
+            self._drain_all()
+        finally:
+            # Whatever broke on the way: who waits for the end must see it.
+            self._release()
+
+    def _drain_all(self) -> None:
         self._state = STOPPING
         logger.info("Director %r stops: %s", self.name, self._stop_reason)
         self._drain = Drain(
@@ -234,7 +246,7 @@ class Runtime:
             self._wiring.log_actors,
             self._supervisor,
             self.dispatcher,
-            self.clock,
+            self.dead_letters,
             timeout_s=self.stop_timeout_s if self._stop_timeout_s is None else self._stop_timeout_s,
             are_logs_flushed=lambda: all(bridge.is_flushed() for bridge in self._bridges.values()),
         )
@@ -242,7 +254,6 @@ class Runtime:
             self._drain.run()
         finally:
             self._report = self._drain.report(self._stop_reason or "", self._exit_code)
-            self._release()
 
     def _release(self) -> None:
         """Give everything back: threads, watchers, handlers."""
@@ -262,6 +273,8 @@ class Runtime:
                 service.kill()
         self._keep_alive.close()
         self._keep_alive = None
+        if self._report is None:
+            self._report = StopReport(self._stop_reason or "", EXIT_LEFT)
         self._state = STOPPED
         for place in self._blocked:
             place.wake()
@@ -306,12 +319,15 @@ class Runtime:
         same: bool = self._thread == monkey.get_original("threading", "get_ident")()
         return same and os.getpid() == self._pid
 
+    def _check_process(self) -> None:
+        if self._pid not in (0, os.getpid()):
+            raise WrongContextError(f"Director {self.name!r} was started in another process: make one after the fork")
+
     def _check_may_wait(self, what: str, *, from_actors: bool = False) -> None:
         """Refuse a call that waits for this Director where it could wait for itself."""
         if self._state == NEW:
             return
-        if os.getpid() != self._pid:
-            raise WrongContextError(f"Director {self.name!r} was started in another process: make one after the fork")
+        self._check_process()
         if not self._is_own_thread():
             raise WrongContextError(
                 f"{what}() works in the thread that started the Director, not in {threading.current_thread().name!r}: "
@@ -333,6 +349,11 @@ class Runtime:
             caller = self._supervisor.hooks[current]
         if caller is not None:
             raise WrongContextError(f"{what}() was called from {caller}, which it would wait for: use request_stop()")
+
+
+def _describe(error: BaseException | None) -> str:
+    # Our own errors say all; the text of others, such as KeyError's, may say nothing without the class.
+    return str(error) if isinstance(error, CompysitionError) else f"{type(error).__name__}: {error}"
 
 
 def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

@@ -53,6 +53,8 @@ class Signals:
             _write(f"{name} again: ending at once\n{self._report()}\n")
             os._exit(128 + number)
         self._has_stopped = True
+        if os.isatty(2):
+            _write(f"{name}: stopping; once more ends at once\n")
         self._on_stop(name)
 
     def _print_stacks(self, number: int, frame: FrameType | None) -> None:

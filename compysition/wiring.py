@@ -5,7 +5,9 @@ The first half of a Director's work, before anything runs. Must not know the Dir
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from compysition.actor import Actor, ActorHost, ActorOptions
@@ -92,6 +94,7 @@ class Wiring:
                 raise RegistrationError(f"the instance {name!r} is registered with a Director already")
         else:
             actor = _build(actor, name, args, kwargs)
+        actor._check_consume()
         try:
             # A mapping says only what differs, from the class above it too.
             declared = [cls.__dict__["options"] for cls in reversed(type(actor).__mro__) if "options" in cls.__dict__]
@@ -199,6 +202,7 @@ class Wiring:
                 self._bind(member, queue)
             member.cell.find_only_inbox()
             member.cell.on_wired()
+            _warn_of_missing_consume(member)
 
     def _connect_to_error_actor(self) -> None:
         for member, queue in self._implicit:
@@ -278,6 +282,17 @@ def check_capacity(value: object, what: str) -> int:
     return value
 
 
+def check_seconds(value: object, what: str) -> float:
+    """`value`, if it is a number of seconds.
+
+    Raises:
+        ConfigurationError: it is no finite number from 0 on.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{what} is {value!r}: wanted is a number of seconds from 0 on")
+    return value
+
+
 def _policy(overflow: str | Overflow) -> Overflow:
     try:
         return Overflow(overflow)
@@ -286,6 +301,18 @@ def _policy(overflow: str | Overflow) -> Overflow:
         raise ConfigurationError(
             f"there is no overflow policy {overflow!r}{suggestion(str(overflow), known)}"
         ) from None
+
+
+def _warn_of_missing_consume(member: Member) -> None:
+    cls = type(member.actor)
+    if cls is not Actor and cls.consume is Actor.consume and any(queue.source for queue in member.cell.inboxes):
+        own = [name for name in vars(cls) if not name.startswith("_")]
+        close = get_close_matches("consume", own, n=1)
+        member.actor.logger.warning(
+            "%s has no consume(): its events pass through unchanged%s",
+            cls.__name__,
+            f"; did you mean to call {close[0]!r} so?" if close else "",
+        )
 
 
 def _build(cls: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Actor:

@@ -6,6 +6,7 @@ spent); 2 as well for wrong arguments and for a script that cannot be read.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -22,8 +23,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         known = [*self._option_string_actions]
         for action in self._actions:
-            known += list(action.choices or ())
-        wrong = [word for word in message.replace("'", " ").split() if word not in known]
+            for name, choice in dict(action.choices or {}).items():
+                known += [name, *getattr(choice, "_option_string_actions", ())]
+        wrong = [word for word in re.split(r"[\s':,()]+", message) if word not in known]
+        if "unrecognized" in message:
+            wrong = [word for word in wrong if word.startswith("-")]
         close = [match for word in wrong for match in get_close_matches(word, known, n=1, cutoff=0.6)]
         hint = f"; did you mean {close[0]!r}?" if close else ""
         self.exit(EXIT_USAGE, f"{self.prog}: {message}{hint}\n{self.format_usage()}")

@@ -44,6 +44,8 @@ def run(script: str, arguments: Sequence[str], *, stop_timeout_s: float | None =
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     path = Path(script)
+    if path.is_dir():
+        return _fail(f"{script!r} is a directory: name the script in it")
     if not path.is_file():
         others = sorted(str(other) for other in (path.parent if path.parent.is_dir() else Path()).glob("*.py"))
         return _fail(f"there is no script {script!r}" + (f"; there are: {', '.join(others[:10])}" if others else ""))
@@ -91,7 +93,7 @@ def _run(path: Path, host: CommandLineHost, *, is_verbose: bool) -> int:
 
 def _finish(director: Director) -> int:
     """Stop what the script has left running, and say how it went, if it did not go well."""
-    report = director.block() if director.is_running() else director.last_report
+    report = director.block_with_signals() if director.is_running() else director.last_report
     if report is None:
         return EXIT_NOT_STARTED
     # What every actor did is worth reading only if something was lost.
