@@ -5,6 +5,7 @@ The steps are those of docs/architecture.md, "The stop", one method each. Must n
 Read next: `director`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -90,6 +91,7 @@ class Drain:
         supervisor: Ends handlers and runs hooks.
         dispatcher: Whose consumers run the handlers.
         dead_letters: Where what is left ends.
+        dead_before: Their counts when the stop was asked for.
         timeout_s: Seconds until what is left is killed.
         are_logs_flushed: Whether every log record has reached its actor.
     """
@@ -102,6 +104,7 @@ class Drain:
         dispatcher: Dispatcher,
         dead_letters: DeadLetters,
         *,
+        dead_before: Counter[tuple[str, str]],
         timeout_s: float,
         are_logs_flushed: Callable[[], bool],
     ) -> None:
@@ -118,7 +121,7 @@ class Drain:
         self._deadline = self._began + timeout_s
         self._taken = {member: _taken(member.cell) for member in members}
         self._dropped = {member: _dropped(member.cell) for member in members}
-        self._unhandled = {member: self._count_unhandled(member) for member in members}
+        self._unhandled = {member: _unhandled(member, dead_before) for member in members}
         self._killed: dict[Member, int] = dict.fromkeys(members, 0)
         #: Actors whose `on_drain` is running, or was run and changed nothing.
         self._offered: set[Member] = set()
@@ -157,7 +160,7 @@ class Drain:
         actors = {
             member.name: ActorReport(
                 done=_taken(member.cell) - self._taken[member],
-                left=self._count_unhandled(member) - self._unhandled[member] + _held(member.cell),
+                left=_unhandled(member, self._dead_letters.counts) - self._unhandled[member] + _held(member.cell),
                 dropped=_dropped(member.cell) - self._dropped[member],
                 killed=self._killed[member],
             )
@@ -254,12 +257,12 @@ class Drain:
             member.pool.join(KILL_S)
             member.cell.collect(deadletter.STOPPED)
 
-    def _count_unhandled(self, member: Member) -> int:
-        counts = self._dead_letters.counts
-        return sum(counts[member.name, reason] for reason in deadletter.UNHANDLED)
-
     def _is_answering_cell(self, cell: Cell) -> bool:
         return self._by_cell[cell].actor.answers
+
+
+def _unhandled(member: Member, counts: Counter[tuple[str, str]]) -> int:
+    return sum(counts[member.name, reason] for reason in deadletter.UNHANDLED)
 
 
 def _held(cell: Cell) -> int:

@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,7 @@ class Runtime:
         self._stop_reason: str | None = None
         self._stop_timeout_s: float | None = None
         self._exit_code = EXIT_OK
+        self._dead_before: Counter[tuple[str, str]] = Counter()
         self._order: list[Member] = []
         self._drain: Drain | None = None
         self._report: StopReport | None = None
@@ -102,6 +104,8 @@ class Runtime:
         """
         self._check_process()
         if self._stop_reason is None:
+            # What dies from here on belongs to the stop, also before its first step.
+            self._dead_before = self.dead_letters.counts.copy()
             self._stop_reason = reason
             watcher = self._keep_alive
             if watcher is not None:
@@ -169,6 +173,7 @@ class Runtime:
         self._hub = get_hub()
         self._stop_reason = self._report = self._drain = self._stop_timeout_s = None
         self._exit_code = EXIT_OK
+        self._dead_before = self.dead_letters.counts.copy()
         self._supervisor.is_closed = False
         self.dispatcher.bind()
         # Referenced: a graph in which nothing happens must wait, not die of LoopExit.
@@ -247,6 +252,7 @@ class Runtime:
             self._supervisor,
             self.dispatcher,
             self.dead_letters,
+            dead_before=self._dead_before,
             timeout_s=self.stop_timeout_s if self._stop_timeout_s is None else self._stop_timeout_s,
             are_logs_flushed=lambda: all(bridge.is_flushed() for bridge in self._bridges.values()),
         )
