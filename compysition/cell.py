@@ -287,7 +287,7 @@ class Cell(Readiness):
         inbox = hand.queue.inbox if hand.queue is not None else ""
         try:
             self._route_failure(event, is_again=is_again, inbox=inbox)
-        except Exception as second:
+        except (Exception, Timeout) as second:
             # Boundary: data that cannot be copied for several error outboxes, or a stop while this waited for room.
             self.logger.error("event %s cannot take its error outboxes: %s", event.event_id, second, exc_info=second)
             if event._owner is hand:
@@ -407,7 +407,9 @@ class Cell(Readiness):
                 self.bury(event, reason, event.error or _stopped(), queue.inbox)
                 number += 1
         for holding in (self.kept, self.retrying):
-            for event in list(holding.events.values()):
+            while holding.events:
+                # One by one: a log record may let others run, and send what is kept.
+                event = next(iter(holding.events.values()))
                 self.bury(event, reason, event.error or _stopped())
                 number += 1
         return number
@@ -423,8 +425,11 @@ class Cell(Readiness):
                 number += 1
                 event = self.retrying.events.get(identity)
                 if event is None:
-                    # It holds the inbox, at whose front it lies.
+                    # It holds the inbox, at whose front it lies, unless an overflow policy has dropped it.
+                    if not queue.items or queue.items[0].attempts == 0:
+                        continue
                     event = queue.items.popleft()
+                    queue.cleared += 1
                 self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)
         self.open(HELD_BY_RETRY | TOO_MANY_RETRIES)
         return number

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from gevent import monkey
+from gevent import GreenletExit, monkey
 
 from compysition.actor import Actor, ActorOptions
 from compysition.drain import StopReport
@@ -20,7 +20,7 @@ from compysition.errors import (
     DirectorStoppedError,
     QueueFullError,
 )
-from compysition.event import Event
+from compysition.event import Event, Failure
 from compysition.hosting import HOST
 from compysition.ledger import Balance
 from compysition.lineage import AskTicket, TicketState
@@ -333,7 +333,12 @@ class Director(Runtime):
             # Before the token is changed: whoever has this event now may be waiting for its end.
             self.ledger.check(event, self._sender())
             ticket.attach(event)
-            self._post(member, event, "")
+            try:
+                self._post(member, event, "")
+            except BaseException:
+                # It is still the caller's, and so is whoever waited for it before.
+                event._lineage = outer
+                raise
             del event
             state = ticket.wait()
         finally:
@@ -341,23 +346,30 @@ class Director(Runtime):
             ticket.cancel()
         answer = ticket.answer
         failure = ticket.failure or (answer.error if answer is not None else None)
-        if outer is not None and failure is not None:
-            outer.ticket.fail(failure)
         if failure is not None:
-            raise failure.exception()
-        if answer is not None:
-            # What is made of the answer belongs to whoever waited for the event before.
-            answer._lineage = outer
-            return answer
+            error: Exception = failure.exception()
+        elif answer is None:
+            error = self._no_answer(ticket, state, member.name, timeout_s)
+            failure = Failure.of(error)
+        if failure is not None:
+            if outer is not None:
+                outer.ticket.fail(failure)
+            raise error
+        assert answer is not None
+        # What is made of the answer belongs to whoever waited for the event before.
+        answer._lineage = outer
+        return answer
+
+    def _no_answer(self, ticket: AskTicket, state: TicketState, name: str, timeout_s: float) -> Exception:
         if self._state == STOPPED:
-            raise DirectorStoppedError(f"the Director stopped before {member.name!r} had answered")
+            return DirectorStoppedError(f"the Director stopped before {name!r} had answered")
         if state is TicketState.ENDED and ticket.has_drop:
-            raise QueueFullError(
-                f"what came from the event sent to {member.name!r} was dropped by overflow policies on the way",
+            return QueueFullError(
+                f"what came from the event sent to {name!r} was dropped by overflow policies on the way",
                 queue="",
                 capacity=0,
             )
-        raise DeadlineError(f"{member.name!r} was asked and there was no answer within {timeout_s:g} s")
+        return DeadlineError(f"{name!r} was asked and there was no answer within {timeout_s:g} s")
 
     # ---- looking ------------------------------------------------------------------------------------------------
 
@@ -447,6 +459,8 @@ class Director(Runtime):
             if self._state == STOPPED:
                 raise DirectorStateError(f"Director {self.name!r} has stopped: it takes no events")
         if outcome:
+            if isinstance(outcome[0], GreenletExit):
+                raise DirectorStoppedError(f"Director {self.name!r} stopped while an event waited for room")
             raise outcome[0]
 
     def _check_not_running(self, what: str) -> None:

@@ -19,11 +19,14 @@ from gevent import Greenlet, GreenletExit, Timeout, get_hub
 from compysition.clock import Clock
 from compysition.event import Event
 from compysition.ledger import DELIVERED, Outcome
+from compysition.logger import get_logger
 from compysition.parking import Parking
 
 if TYPE_CHECKING:
     from compysition.cell import Cell
     from compysition.queue import Queue
+
+logger = get_logger("dispatch")
 
 #: A dispatch slice ends after this many seconds, so that I/O and timers get their turn.
 SLICE_S = 0.002
@@ -306,9 +309,12 @@ class Dispatcher:
         try:
             while hand.is_parked:
                 self._hub.switch()
-        except GreenletExit:
+        except BaseException as error:  # noqa: BLE001 - boundary
+            # Killed while it has nothing to do, or a timeout that a handler has left running: it just ends.
             if consumer in self._idle:
                 self._idle.remove(consumer)
+            if not isinstance(error, GreenletExit):
+                logger.warning("%s reached a consumer without an event: a handler has left it running", error)
             return False
         return True
 
@@ -319,6 +325,7 @@ class Dispatcher:
             cell.is_queued = False
         self.ready.clear()
         self._timer.stop()
+        self._timer.close()
         self.is_armed = False
         while self._idle:
             self._idle.pop().kill(block=False)

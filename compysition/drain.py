@@ -189,8 +189,12 @@ class Drain:
         return True
 
     def _drain_answers(self) -> bool:
-        """Step 3: actors that answer, until no request is open."""
-        return self._wait([member for member in self._flow_members if member.actor.answers])
+        """Step 3: actors that answer, until no request is open.
+
+        A request that was being read when intake closed may have put events into actors that were done: all are
+        looked at once more.
+        """
+        return self._wait(self._flow_members)
 
     def _wait(self, members: list[Member], extra_s: float = 0.0, also: Callable[[], bool] | None = None) -> bool:
         def is_done() -> bool:

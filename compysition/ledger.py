@@ -180,6 +180,11 @@ class Ledger:
 
     def undo(self, event: Event, former: Owner, *, in_handler: bool) -> None:
         """Take back a `move` out of `former`: a waiting sender was woken by something else than room."""
+        if getattr(former, "event", event) is not event:
+            # It was in a hand, but its handler has returned while somebody else's put waited: finished with.
+            event._owner = former
+            self.end(event, Outcome.DELIVERED)
+            return
         if former is FRESH or former is DELIVERED:
             if in_handler or former is DELIVERED:
                 self.born -= 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compysition.clock import Clock
 from compysition.deadlines import DeadlineWheel
-from compysition.errors import DeadlineError
+from compysition.errors import ActorError
 from compysition.event import Event, Failure
 from compysition.ledger import Outcome
 from compysition.parking import Parking
@@ -133,7 +133,7 @@ class Ticket:
     def note(self, event: Event, outcome: Outcome, failure: Failure | None) -> None:
         """An event of the lineage has ended. Called by the ledger; must not wait."""
         if outcome is Outcome.DEAD:
-            self.fail(failure or event.error or Failure(DeadlineError, "the event became a dead letter"))
+            self.fail(failure or event.error or Failure(ActorError, "the event became a dead letter"))
         elif outcome is Outcome.DELIVERED:
             if event.error is not None:
                 self.fail(event.error)

@@ -57,8 +57,9 @@ class LoopGuard:
         """End the thread, and wait until it has."""
         if self._stopped.locked():
             self._stopped.release()
-            self._ended.acquire()
-            self._ended.release()
+            # Bounded: the thread may be waiting for a logging lock that a greenlet of this thread holds.
+            if self._ended.acquire(timeout=1.0):
+                self._ended.release()
 
     def _watch(self) -> None:
         try:

@@ -169,9 +169,20 @@ class Runtime:
 
     def _start_members(self) -> None:
         self._state = STARTING
+        try:
+            self._start_each()
+        except BaseException as error:
+            # A timeout or a Ctrl-C may come at any switch: whatever was started must not stay half-way.
+            if self._state == STARTING:
+                self._stop_reason = self._stop_reason or f"the start was ended: {_describe(error)}"
+                self._exit_code = EXIT_NOT_STARTED
+                self._stop_all()
+            raise
+
+    def _start_each(self) -> None:
         self._pid, self._thread = os.getpid(), monkey.get_original("threading", "get_ident")()
         self._hub = get_hub()
-        self._stop_reason = self._report = self._drain = self._stop_timeout_s = None
+        self._report = self._drain = self._stop_timeout_s = None
         self._exit_code = EXIT_OK
         self._dead_before = self.dead_letters.counts.copy()
         self._supervisor.is_closed = False
@@ -200,6 +211,8 @@ class Runtime:
             error = self._supervisor.start(member) if self._stop_reason is None else None
             if error is not None or self._stop_reason is not None:
                 self._cannot_start(member, error)
+        if not self._order and self._stop_reason is not None:
+            raise StartError(self._stop_reason)
         self._state = RUNNING
         self._guard.start()
         atexit.register(self._at_exit)
@@ -258,6 +271,9 @@ class Runtime:
         )
         try:
             self._drain.run()
+        except BaseException:
+            self._exit_code = max(self._exit_code, EXIT_LEFT)
+            raise
         finally:
             self._report = self._drain.report(self._stop_reason or "", self._exit_code)
 
@@ -281,6 +297,8 @@ class Runtime:
         self._keep_alive = None
         if self._report is None:
             self._report = StopReport(self._stop_reason or "", EXIT_LEFT)
+        self._stop_reason = None
+        self._services.is_started = False
         self._state = STOPPED
         for place in self._blocked:
             place.wake()

@@ -9,7 +9,7 @@ over all actors of the Director: it escalates. Must not know the Director. Read 
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from gevent import Greenlet, GreenletExit, get_hub
@@ -56,8 +56,8 @@ class Member:
     last_restart: float = 0.0
     #: Why it has to be restarted, until that begins.
     crash: str | None = None
-    #: Consumers that survived their kill.
-    survivors: list[Consumer] = field(default_factory=list)
+    #: The greenlet that restarts it.
+    restarting: RestartableGreenlet | None = None
 
     @property
     def name(self) -> str:
@@ -140,6 +140,10 @@ class Supervisor:
 
     def stop(self, member: Member) -> bool:
         """Run the actor's `post_hook`, once everything else of it has ended. Returns whether it went well."""
+        if member.restarting is not None:
+            # Its hooks must not run beside ours.
+            member.restarting.kill()
+            member.restarting = None
         was_started = member.state is not ActorState.REGISTERED
         member.cell.close(NOT_STARTED)
         member.state = ActorState.STOPPED
@@ -195,6 +199,9 @@ class Supervisor:
             if is_late:
                 greenlet.kill(block=False)
                 greenlet.join(min(timeout_s, 1.0))
+        except BaseException:
+            greenlet.kill(block=False)
+            raise
         finally:
             del self.hooks[greenlet]
         if is_late and is_in_time:
@@ -219,7 +226,7 @@ class Supervisor:
         member.cell.close(RESTARTING)
         member.pool.is_restarting = True
         member.actor._wake_sleepers()
-        self._pool.spawn(self._restart, member, restart=False, name=f"restart of {member.name!r}")
+        member.restarting = self._pool.spawn(self._restart, member, restart=False, name=f"restart of {member.name!r}")
 
     def background_died(self, member: Member, greenlet: RestartableGreenlet) -> None:
         """A background greenlet of the actor died."""
@@ -287,9 +294,10 @@ class Supervisor:
             self._dispatcher.wait_until(lambda: not self._consumers_of(members), kill_after_s)
         by_cell = {member.cell: member for member in members}
         for consumer in self._consumers_of(members):
+            # Looked at again each time: a log record may have let others run.
             cell = consumer.hand.sender
-            assert cell is not None
-            self._abandon(by_cell[cell], consumer)
+            if cell is not None and cell in by_cell:
+                self._abandon(by_cell[cell], consumer)
         return len(victims)
 
     def _consumers_of(self, members: list[Member]) -> list[Consumer]:
@@ -306,7 +314,6 @@ class Supervisor:
         hand.sender = None
         cell.running -= 1
         cell.abandoned += 1
-        member.survivors.append(consumer)
         self._dispatcher.consumers.discard(consumer)
         logger.error("a handler survived its kill and is abandoned: %s", stack, extra={"actor": member.name})
         if event is not None and is_in_hand:

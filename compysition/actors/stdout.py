@@ -97,7 +97,13 @@ class STDOUT(Actor):
             self.background(self._flush, restart=False)
 
     def post_hook(self) -> None:
-        """Close what was opened beside standard output."""
+        """Close what was opened beside standard output, and forget lines whose events have ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held = self._wired.kept.events
+        self._pending = deque(entry for entry in self._pending if id(entry[1]) in held)
+        self._pending_bytes = sum(len(line) for line, _ in self._pending)
         self._close_twin()
 
     def on_drain(self) -> None:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from compysition.errors import RequestError
 from compysition.event import Failure
-from compysition.http.response import Answer, problem
+from compysition.http.response import Answer, problem, status_line
 from compysition.lineage import Ticket, TicketState
 
 #: `Retry-After` of a refusal because of overload is drawn from here, in whole seconds, so that clients do not come
@@ -53,9 +53,8 @@ def no_answer(status: int, instance: str | None, method: str) -> Answer:
     """The answer to a request all of whose branches ended without one."""
     if status >= 400:
         return problem(status, instance=instance, method=method)
-    phrase = HTTPStatus(status).phrase
     headers = [] if status in (204, 304) else [("Content-Length", "0")]
-    return f"{status} {phrase}", headers, b""
+    return status_line(status), headers, b""
 
 
 def unavailable(retry_after_s: int, method: str) -> Answer:
