@@ -362,7 +362,9 @@ class Cell(Readiness):
 
     def _re_enter(self, event: Event, queue: Queue) -> None:
         self._timers.pop(id(event), None)
-        queue.re_enter(event, self.ledger, self)
+        if event._owner is self.retrying:
+            # Else the actor has sent it on meanwhile, as it may with what it holds.
+            queue.re_enter(event, self.ledger, self)
         self.open(TOO_MANY_RETRIES)
 
     def _route_failure(self, event: Event, *, is_again: bool = False, inbox: str = "") -> None:

@@ -19,6 +19,7 @@ from compysition.errors import (
     DirectorStateError,
     DirectorStoppedError,
     QueueFullError,
+    UnavailableError,
 )
 from compysition.event import Event, Failure
 from compysition.hosting import HOST
@@ -315,7 +316,7 @@ class Director(Runtime):
         Raises:
             DeadlineError: there was no answer within `timeout_s` seconds.
             DirectorStateError, WrongContextError: the Director does not run, or not here.
-            QueueFullError: all branches of the event were dropped by overflow policies.
+            UnavailableError: all branches of the event were dropped by overflow policies.
             Exception: what an event of the lineage failed with, or the error that the answer carries; its notes tell
                 the actor and the traceback.
         """
@@ -331,13 +332,14 @@ class Director(Runtime):
         outer = event._lineage
         try:
             # Before the token is changed: whoever has this event now may be waiting for its end.
-            self.ledger.check(event, self._sender())
+            former = self.ledger.check(event, self._sender())
             ticket.attach(event)
             try:
                 self._post(member, event, "")
             except BaseException:
-                # It is still the caller's, and so is whoever waited for it before.
-                event._lineage = outer
+                if event._owner is former:
+                    # It is still the caller's, and so is whoever waited for it before.
+                    event._lineage = outer
                 raise
             del event
             state = ticket.wait()
@@ -346,15 +348,12 @@ class Director(Runtime):
             ticket.cancel()
         answer = ticket.answer
         failure = ticket.failure or (answer.error if answer is not None else None)
-        if failure is not None:
-            error: Exception = failure.exception()
-        elif answer is None:
-            error = self._no_answer(ticket, state, member.name, timeout_s)
-            failure = Failure.of(error)
+        if failure is None and answer is None:
+            failure = Failure.of(self._no_answer(ticket, state, member.name, timeout_s))
         if failure is not None:
             if outer is not None:
                 outer.ticket.fail(failure)
-            raise error
+            raise failure.exception()
         assert answer is not None
         # What is made of the answer belongs to whoever waited for the event before.
         answer._lineage = outer
@@ -364,10 +363,8 @@ class Director(Runtime):
         if self._state == STOPPED:
             return DirectorStoppedError(f"the Director stopped before {name!r} had answered")
         if state is TicketState.ENDED and ticket.has_drop:
-            return QueueFullError(
-                f"what came from the event sent to {name!r} was dropped by overflow policies on the way",
-                queue="",
-                capacity=0,
+            return UnavailableError(
+                f"what came from the event sent to {name!r} was dropped by overflow policies on the way"
             )
         return DeadlineError(f"{name!r} was asked and there was no answer within {timeout_s:g} s")
 

@@ -83,7 +83,7 @@ class Failure:
             error.headers = dict(self.headers)
         if isinstance(error, RequestError):
             error.retry_after_s = self.retry_after_s
-        if self.trace is not None:
+        if self.trace is not None and self.actor is not None:
             error.add_note(f"In actor {self.actor!r}:\n{self.traceback}")
         return error
 

@@ -168,3 +168,26 @@ def test_a_forked_child_cannot_ask_for_a_stop() -> None:
         with pytest.raises(WrongContextError, match="another process"):
             director.request_stop("from a child")
         director._pid -= 1
+
+
+def test_an_event_that_waits_for_its_retry_may_be_sent_by_its_actor_meanwhile() -> None:
+    director = Director()
+    waiting: list[Event] = []
+
+    def retry_then_send(actor: Actor, event: Event) -> None:
+        if event.data == "first":
+            waiting.append(event)
+            raise Retry(0.05)
+        actor.send_event(waiting.pop())
+
+    handler = director.register_actor(Handler, "handler", retry_then_send)
+    collector = director.register_actor(Collector, "collector")
+    director.connect_queue(handler, collector)
+    with running(director):
+        director.post("handler", "first")
+        wait_until(lambda: director.snapshot().actors["handler"].delayed == 1)
+        director.post("handler", "second")
+        wait_until(lambda: collector.data == ["first"])
+        # The timer finds that there is nothing left to do.
+        wait_until(lambda: not handler._wired._timers)
+        assert_conserved(director)

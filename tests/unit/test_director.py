@@ -27,6 +27,7 @@ from compysition.errors import (
     ForbiddenError,
     HandlerTimeoutError,
     QueueFullError,
+    UnavailableError,
     WrongContextError,
 )
 from compysition.hosting import HOST
@@ -618,7 +619,7 @@ def test_ask_whose_event_was_dropped_says_so(make: Running) -> None:
         sink.pause()
         director.post("a", "in the way")
         wait_until(lambda: sink.inbox_depth == 1)
-        with pytest.raises(QueueFullError, match="dropped by overflow policies"):
+        with pytest.raises(UnavailableError, match="dropped by overflow policies"):
             director.ask("a", 1)
         sink.resume()
 
