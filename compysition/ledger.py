@@ -5,9 +5,10 @@ Every event has one owner at a time: nobody (fresh), a hand, a queue, an actor's
 An owner is any object with an attribute `sender`: whoever may send the event on *without* anything being counted.
 Only a hand has one; everything else goes through `Ledger.move` and `Ledger.end`.
 
-The dispatcher's loop and the bound `send_event` write two moves that count nothing themselves, queue → hand and
-hand → queue, and the loop ends an event that a handler is finished with; all for speed, all with the words of this
-file. Must not know queues, actors or greenlets. Read next: `lineage`, then `queue`.
+For speed, some of it is written out elsewhere, with the words of this file: the dispatcher's loop takes an event from
+its queue and ends one that a handler is finished with; the bound `send_event` puts one from a hand, or a fresh one with
+its count, into a queue; `Queue.give_back` returns one. Must not know queues, actors or greenlets. Read next: `lineage`,
+then `queue`.
 """
 
 import enum
