@@ -29,7 +29,7 @@ from compysition.queue import Overflow, Queue
 from compysition.readiness import NOT_STARTED, RESTARTING
 
 SEEDS = range(12)
-#: Sent to two connections each. With those born on the way about a million events are counted in, over all seeds.
+#: Sent to two connections each. With those born on the way about 460 000 events are counted in, over all seeds.
 EVENTS_PER_SEED = {"rings": 250, "lines": 3_000}
 #: An event that has gone through so many handlers goes no further.
 HOPS_MOST = 12
