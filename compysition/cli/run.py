@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``compysition run``: reads a script, runs its Director, says where its doors are, and exits with its code."""
 
+import argparse
 import logging
 import os
 import runpy
@@ -9,11 +10,34 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from compysition.cli.main import EXIT_USAGE
+from compysition.cli.arguments import add_script, seconds
+from compysition.cli.terminal import fail, say
 from compysition.director import Director
 from compysition.drain import EXIT_LEFT, EXIT_NOT_STARTED, StopReport
 from compysition.errors import CompysitionError, StartError
 from compysition.hosting import HOST
+
+DESCRIPTION = (
+    "Run the Director of a script, and exit with its code: 0 everything drained, 1 something was left or killed, "
+    "2 it could not start, 3 the restart budget was spent."
+)
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """See `compysition.cli.main.Command`."""
+    add_script(parser)
+    parser.add_argument(
+        "--stop-timeout",
+        dest="stop_timeout_s",
+        type=seconds,
+        metavar="SECONDS",
+        help="how long a stop may take before it kills (default: what the script says)",
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """See `compysition.cli.main.Command`."""
+    return run(options.script, options.arguments, stop_timeout_s=options.stop_timeout_s, verbosity=options.verbose)
 
 
 class CommandLineHost:
@@ -33,7 +57,7 @@ class CommandLineHost:
     def ready(self, director: Director) -> None:
         """Print the doors."""
         for door in director.doors():
-            _say(door)
+            say(door)
 
 
 def run(script: str, arguments: Sequence[str], *, stop_timeout_s: float | None = None, verbosity: int = 0) -> int:
@@ -45,10 +69,10 @@ def run(script: str, arguments: Sequence[str], *, stop_timeout_s: float | None =
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     path = Path(script)
     if path.is_dir():
-        return _fail(f"{script!r} is a directory: name the script in it")
+        return fail(f"{script!r} is a directory: name the script in it")
     if not path.is_file():
         others = sorted(str(other) for other in (path.parent if path.parent.is_dir() else Path()).glob("*.py"))
-        return _fail(f"there is no script {script!r}" + (f"; there are: {', '.join(others[:10])}" if others else ""))
+        return fail(f"there is no script {script!r}" + (f"; there are: {', '.join(others[:10])}" if others else ""))
     sys.argv = [script, *arguments]
     # As plain ``python script.py`` does it: what lies beside the script can be imported.
     sys.path.insert(0, os.fspath(path.resolve().parent))
@@ -66,13 +90,13 @@ def _run(path: Path, host: CommandLineHost, *, is_verbose: bool) -> int:
         names = runpy.run_path(os.fspath(path), run_name="__main__")
     except SystemExit as exit_:
         if isinstance(exit_.code, str):
-            _say(exit_.code)
+            say(exit_.code)
         asked_code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         names = {}
         if not host.started:
             return asked_code
     except KeyboardInterrupt:
-        return _fail(f"{path.name} was interrupted", code=130)
+        return fail(f"{path.name} was interrupted", code=130)
     except Exception as error:  # noqa: BLE001 - boundary
         # Boundary: the command line's. Everything that leaves a script becomes one line and an exit code.
         return _explain(path, error, is_verbose=is_verbose)
@@ -80,9 +104,9 @@ def _run(path: Path, host: CommandLineHost, *, is_verbose: bool) -> int:
     waiting = [director for director in directors if director not in host.started]
     if not host.started:
         if not waiting:
-            return _fail(f"{path.name} makes no Director: bind one to a name at the top level, or start it")
+            return fail(f"{path.name} makes no Director: bind one to a name at the top level, or start it")
         if len(waiting) > 1:
-            return _fail(f"{path.name} makes {len(waiting)} Directors and starts none: start the one that is meant")
+            return fail(f"{path.name} makes {len(waiting)} Directors and starts none: start the one that is meant")
         try:
             waiting[0].start()
         except Exception as error:  # noqa: BLE001 - boundary
@@ -97,7 +121,7 @@ def _finish(director: Director) -> int:
     if report is None:
         return EXIT_NOT_STARTED
     # What every actor did is worth reading only if something was lost.
-    _say(str(report).partition("\n")[0] if report.ok else str(report))
+    say(str(report).partition("\n")[0] if report.ok else str(report))
     return report.exit_code
 
 
@@ -107,7 +131,7 @@ def _explain(path: Path, error: Exception, *, is_verbose: bool) -> int:
         return EXIT_NOT_STARTED if isinstance(error, CompysitionError) else EXIT_LEFT
     notes = " ".join(getattr(error, "__notes__", ()))
     if isinstance(error, SyntaxError):
-        return _fail(f"{error.filename}:{error.lineno}: {error.msg}")
+        return fail(f"{error.filename}:{error.lineno}: {error.msg}")
     if isinstance(error, CompysitionError):
         line = next(
             (f":{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), ""
@@ -115,15 +139,6 @@ def _explain(path: Path, error: Exception, *, is_verbose: bool) -> int:
         text = str(error) + (f" ({notes})" if notes else "")
         if isinstance(error, StartError) and error.__cause__ is not None and str(error.__cause__) not in text:
             text += f": {error.__cause__}"
-        return _fail(f"{path.name}{line}: {text}")
+        return fail(f"{path.name}{line}: {text}")
     traceback.print_exception(error)
     return EXIT_LEFT
-
-
-def _fail(text: str, code: int = EXIT_USAGE) -> int:
-    _say(f"compysition: {text}")
-    return code
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share of their arguments: the parser, which says "did you mean", and the options of scripts.
+
+Must not import what a patch of the standard library would come too late for. Read next: `main`.
+"""
+
+import argparse
+import re
+from difflib import get_close_matches
+from typing import NoReturn
+
+EXIT_USAGE = 2
+
+#: Texts of argparse that we say in our own way.
+_UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+_REQUIRED = re.compile(r"the following arguments are required: (.*)", re.DOTALL)
+_CHOICE = re.compile(r"argument (?P<where>.*?): invalid choice: (?P<seen>'.*?'|\".*?\"|\S+) ", re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, with a suggestion, and exits with code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """As `argparse.ArgumentParser.error`."""
+        if found := _UNKNOWN.fullmatch(message):
+            message = self._unknown(found[1].split())
+        elif found := _REQUIRED.fullmatch(message):
+            rest = [action.dest for action in self._actions if action.nargs == argparse.REMAINDER]
+            message = f"wanted is: {', '.join(name for name in found[1].split(', ') if name not in rest)}"
+        elif found := _CHOICE.match(message):
+            message = self._no_choice(found["where"], found["seen"].strip("'\""))
+        self.exit(EXIT_USAGE, f"compysition: {message} (see {self.prog} --help)\n")
+
+    def _unknown(self, words: list[str]) -> str:
+        # The first one only: what comes behind an unknown option may be its value.
+        wrong = next((word for word in words if word.startswith("-")), words[0])
+        if not wrong.startswith("-"):
+            return f"there is no argument {wrong!r} here"
+        name = wrong.partition("=")[0]
+        commands = self._commands()
+        for command, parser in commands.items():
+            if name in parser._option_string_actions:
+                return f"option {name!r} belongs behind the command, as in '{self.prog} {command} {name}'"
+        known = [option for parser in (self, *commands.values()) for option in parser._option_string_actions]
+        return f"there is no option {name!r}{_near(name, known)}"
+
+    def _no_choice(self, where: str, seen: str) -> str:
+        action = next(
+            action
+            for action in self._actions
+            if action.choices is not None and where in ("/".join(action.option_strings), action.metavar, action.dest)
+        )
+        choices = [str(choice) for choice in action.choices or ()]
+        what = (
+            f"there is no {where.lower()} {seen!r}" if isinstance(action, _Commands) else f"{where} cannot be {seen!r}"
+        )
+        return what + (_near(seen, choices) or f"; there are: {', '.join(choices)}")
+
+    def _commands(self) -> dict[str, argparse.ArgumentParser]:
+        return {
+            name: parser
+            for action in self._actions
+            if isinstance(action, _Commands)
+            for name, parser in action.choices.items()
+        }
+
+
+_Commands = argparse._SubParsersAction
+
+
+def _near(wrong: str, known: list[str]) -> str:
+    close = get_close_matches(wrong, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def add_script(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that reads a script: ``script, arguments, patch, verbose``."""
+    parser.add_argument("script", help="a Python file that makes a Director, and may start it")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script finds in sys.argv[1:]")
+    parser.add_argument(
+        "--no-patch",
+        dest="patch",
+        action="store_false",
+        help="leave the standard library as it is; blocking calls of the script then hold all actors",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log what happens, show tracebacks; twice: debug messages"
+    )
+
+
+def seconds(text: str) -> float:
+    """The type of an option whose value is a number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    return value
