@@ -260,7 +260,8 @@ class Cell(Readiness):
             timeout, error = error, HandlerTimeoutError(f"a timeout ended the handler of {self.name!r}: {error}")
             # Taken over, not shared: a handler that holds its Timeout in a variable would be kept alive by it.
             error.__traceback__, timeout.__traceback__ = timeout.__traceback__, None
-        if not is_in_hand and isinstance(error, DeadlineError | DirectorStoppedError):
+        is_end_of_wait = isinstance(error, DeadlineError | DirectorStoppedError) and error.event_id == event.event_id
+        if is_end_of_wait and not is_in_hand:
             # It waited for room when its time ended or the Director stopped; the event has its end, with a name.
             return
         if not is_in_hand:

@@ -182,6 +182,8 @@ class DirectorStoppedError(CompysitionError):
     """The Director was stopped while the call waited, or does not take anything any more. Nothing broke."""
 
     status = 503
+    #: Id of the event whose wait for room this ended; None if it ended anything else.
+    event_id: str | None = None
 
 
 class HandlerTimeoutError(CompysitionError, TimeoutError):
@@ -194,6 +196,8 @@ class DeadlineError(CompysitionError, TimeoutError):
     """The time that an event was given is over, or nobody waits for its answer any more."""
 
     status = 504
+    #: Id of the event whose wait for room this ended; None if it ended anything else.
+    event_id: str | None = None
 
 
 class ActorError(CompysitionError):

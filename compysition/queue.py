@@ -295,7 +295,9 @@ class Queue:
                 if ticket is not None and waiter.event is not None and ticket.is_expired():
                     # The event stays with the waiting senders and ends as `expired` when it is taken.
                     waiter.place = None
-                    raise DeadlineError(f"the event's time ended while it waited for room in queue '{self.name}'")
+                    late = DeadlineError(f"the event's time ended while it waited for room in queue '{self.name}'")
+                    late.event_id = event.event_id
+                    raise late
         except DeadlineError:
             raise
         except BaseException:
@@ -311,7 +313,11 @@ class Queue:
             if handler_of is not None:
                 handler_of.end_waiting_put()
         if waiter.is_refused:
-            raise DirectorStoppedError(f"the Director stopped while an event waited for room in queue '{self.name}'")
+            stopped = DirectorStoppedError(
+                f"the Director stopped while an event waited for room in queue '{self.name}'"
+            )
+            stopped.event_id = event.event_id
+            raise stopped
 
 
 def check_is_event(value: object) -> None:

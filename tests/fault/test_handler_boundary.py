@@ -16,7 +16,14 @@ from gevent.event import Event as Signal
 from compysition import Actor, Director, Event, Fatal, Outcome, Retry, StopFlow
 from compysition.deadletter import DEAD_LETTERS_KEPT
 from compysition.dispatch import Consumer
-from compysition.errors import ActorError, EventNotOwnedError, HandlerTimeoutError, MalformedError
+from compysition.errors import (
+    ActorError,
+    DeadlineError,
+    DirectorStoppedError,
+    EventNotOwnedError,
+    HandlerTimeoutError,
+    MalformedError,
+)
 from tests.fault.conservation import (
     Collector,
     Handler,
@@ -275,6 +282,53 @@ def test_raising_after_the_event_was_sent_is_counted_and_does_not_fail_it(caplog
     assert errors.data == []
     assert letters(director) == []
     assert "after it had sent event" in caplog.text
+
+
+@pytest.mark.parametrize("error_class", [DeadlineError, DirectorStoppedError])
+def test_the_users_own_deadline_error_after_the_event_was_sent_is_counted_too(
+    error_class: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def consume(actor: Actor, event: Event) -> None:
+        actor.send_event(event)
+        raise error_class("of a database")
+
+    director, handler, sink, errors = flow(consume)
+    with running(director):
+        director.post(handler, 1)
+        wait_until(lambda: director.snapshot().actors["handler"].failed_after_send == 1)
+    assert (sink.data, errors.data, letters(director)) == ([1], [], [])
+    assert "of a database" in caplog.text
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["its own put", "the put of a part"])
+def test_a_wait_for_room_that_the_deadline_ends_is_no_failure_after_sending_unless_it_was_for_another_event(
+    is_own: bool,
+) -> None:
+    def consume(actor: Actor, event: Event) -> None:
+        if not is_own:
+            part = actor.create_event("part")
+            actor.send_event(event)
+            event = part
+        actor.send_event(event)
+
+    director = Director(stop_timeout_s=3.0)
+    handler = director.register_actor(Handler, "handler", consume)
+    narrow = director.register_actor(Collector, "narrow")
+    director.connect_queue(handler, narrow, capacity=1)
+    with running(director):
+        narrow.pause()
+        if is_own:
+            director.post(handler, "first")
+            wait_until(lambda: narrow.inbox_depth == 1)
+        with pytest.raises(DeadlineError):
+            director.ask(handler, "second", timeout_s=0.05)
+        wait_until(lambda: director.snapshot().actors["handler"].in_flight == 0)
+        seen = director.snapshot().actors["handler"]
+        assert (seen.failed, seen.failed_after_send) == (0, 0 if is_own else 1)
+        narrow.resume()
+        wait_until(lambda: narrow.inbox_depth == 0)
+        assert_conserved(director)
+    assert ended(director, Outcome.EXPIRED) == (1 if is_own else 2)
 
 
 def test_an_event_that_fails_again_and_again_takes_error_outboxes_three_times_at_most() -> None:
