@@ -227,6 +227,9 @@ class Cell(Readiness):
                 queue.put(each, ledger, self, handler_of, is_born=is_born)
             except RingFullError:
                 raise
+            except DeadlineError as error:
+                error.has_begun = each is not copies[0]
+                raise
             except QueueFullError as error:
                 ledger.move(each, queue, self, in_handler=is_born)
                 self.bury(each, deadletter.OVERFLOW, Failure.of(error, actor=self.name))

@@ -198,6 +198,8 @@ class DeadlineError(CompysitionError, TimeoutError):
     status = 504
     #: Id of the event whose wait for room this ended; None if it ended anything else.
     event_id: str | None = None
+    #: Whether other branches of the same fan-out had been put before.
+    has_begun: bool = False
 
 
 class ActorError(CompysitionError):

@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import ClassVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from gevent import get_hub, monkey
+from gevent import Timeout, get_hub, monkey
 
 from compysition import lineage
 from compysition.actor import Actor
@@ -36,6 +36,9 @@ from compysition.http.tickets import RETRY_DRAINING_S, RETRY_OVERLOAD_S, HttpTic
 from compysition.ledger import Outcome
 from compysition.lineage import TicketState
 
+#: How long after its deadline an answered request stops waiting for room in further outboxes, in seconds: behind the
+#: tick of the deadlines, which ends the wait of those that are not answered.
+ANSWERED_S = 0.1
 #: After the stop connections get this long for the last bytes of their answers, in seconds.
 CLOSE_S = 1.0
 
@@ -253,24 +256,53 @@ class WSGI(Actor):
             meta_id = event.meta_id
             ticket.attach(event)
             try:
-                self._send(event)
+                has_begun = self._send(event, ticket)
             finally:
                 # Nothing here may keep the event: its end is the end of the last reference.
                 del event
-            ticket.wait()
-            status, headers, content = self._render(ticket, meta_id, method)
+            if has_begun or ticket.state in (TicketState.ANSWERED, TicketState.FAILED):
+                ticket.wait()
+                status, headers, content = self._render(ticket, meta_id, method)
+            else:
+                status, headers, content = unavailable(random.choice(RETRY_OVERLOAD_S), method)
         except RequestError as error:
             status, headers, content = failure_answer(Failure.of(error), _urn(meta_id), method)
-        except (DeadlineError, DirectorStoppedError, QueueFullError):
-            # The event never left this door, so nothing was begun.
-            status, headers, content = unavailable(random.choice(RETRY_OVERLOAD_S), method)
         if meta_id is not None:
             headers.append(("X-Request-ID", meta_id))
         return status, headers, content
 
-    def _send(self, event: HttpEvent) -> None:
+    def _send(self, event: HttpEvent, ticket: HttpTicket) -> bool:
+        """Put the request into the flow, waiting for room until its deadline. Returns whether anything was begun."""
+        if ticket.state is not TicketState.OPEN:
+            # A stop has ended it while its body came.
+            return False
         outboxes = self._wired.outboxes
-        self.send_event(event, event.service if event.service in outboxes else None)
+        outbox = event.service if event.service in outboxes else None
+        # One branch may answer while the event waits for room in the next; from then on it has no time of its own.
+        limit = None
+        targets = outboxes.values() if outbox is None else (outboxes[outbox],)
+        if sum(map(len, targets)) > 1 and ticket.deadline is not None:
+            left_s = ticket.deadline - self._hosted.clock.monotonic()
+            limit = Timeout.start_new(max(0.0, left_s) + ANSWERED_S)
+        try:
+            self.send_event(event, outbox)
+        except DeadlineError as error:
+            return error.has_begun
+        except (DirectorStoppedError, QueueFullError):
+            return False
+        except Timeout as timeout:
+            if timeout is not limit:
+                raise
+            self.logger.warning(
+                "request %s was answered by one branch and found no room for the next until its deadline: those left "
+                "do not get it",
+                event.meta_id,
+                extra={"event_id": event.event_id},
+            )
+        finally:
+            if limit is not None:
+                limit.close()
+        return True
 
     def _render(self, ticket: HttpTicket, meta_id: str, method: str) -> Answer:
         answer, ticket.answer = ticket.answer, None

@@ -8,6 +8,7 @@ was in flight meanwhile got its answer, and the next one on a new connection is 
 import base64
 import errno
 import gc
+import io
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
+from wsgiref.util import setup_testing_defaults
 
 import gevent
 import pytest
@@ -1339,6 +1341,57 @@ def test_a_side_branch_that_is_slower_than_the_answer_still_gets_its_event_handl
     assert service.ended(Outcome.EXPIRED) == 0
 
 
+def without_room(
+    service: Service, answer: Callable[[Step, Any], None], *, full_first: bool = False
+) -> tuple[Step, Step, "gevent.Greenlet[..., Answer]"]:
+    """The door feeds "answer" and "full", whose queue is full with the branch of a first request."""
+    wsgi = service.door(timeout_s=SHORT_S)
+    branch = service.director.register_actor(Step, "answer", answer)
+    full = service.director.register_actor(Step, "full", lambda actor, event: None)
+    for step in (full, branch) if full_first else (branch, full):
+        service.director.connect_queue(wsgi, step, capacity=1 if step is full else None)
+    service.director.connect_queue(branch, wsgi)
+    service.start()
+    full.pause()
+    first = service.begin(request(b"first"))
+    wait_until(lambda: branch.seen == [b"first"] and full.inbox_depth == 1)
+    return branch, full, first
+
+
+@pytest.mark.parametrize("full_first", [False, True], ids=["begun", "not begun"])
+def test_a_fan_out_without_room_at_the_deadline_is_answered_504_if_a_branch_has_begun_else_503(
+    service: Service, full_first: bool
+) -> None:
+    gate = Gate()
+    branch, full, first = without_room(service, lambda actor, event: gate.wait() and None, full_first=full_first)
+
+    answer = exchange(service.wsgi.port, request(b"second"))
+
+    assert answer.status == (503 if full_first else 504)
+    assert ("retry-after" in answer.headers) == full_first
+    assert branch.seen == [b"first"] if full_first else [b"first", b"second"]
+    assert first.get(timeout=LIMIT_S).status == 504
+    gate.set()
+    full.resume()
+    service.check_conserved()
+
+
+def test_a_request_that_one_branch_has_answered_does_not_wait_for_room_beyond_its_deadline(
+    service: Service, records: pytest.LogCaptureFixture
+) -> None:
+    branch, full, first = without_room(service, lambda actor, event: actor.send_event(event))
+    assert first.get(timeout=LIMIT_S).status == 200
+
+    answer = exchange(service.wsgi.port, request(b"second"))
+
+    assert (answer.status, answer.body) == (200, b"second")
+    assert "was answered by one branch and found no room for the next" in records.text
+    full.resume()
+    service.check()
+    assert b"second" not in full.seen
+    assert branch.seen[:2] == [b"first", b"second"]
+
+
 def test_a_side_branch_that_fails_after_the_answer_is_a_dead_letter(service: Service) -> None:
     gate = Gate()
 
@@ -1592,6 +1645,42 @@ def test_a_stop_at_its_deadline_answers_503_what_still_sends_its_body(service: S
     assert client.answer().status == 503
     assert client.is_closed()
     assert report.exit_code == 1
+    service.check_conserved()
+
+
+def test_a_request_whose_body_comes_after_the_stops_deadline_begins_nothing(service: Service) -> None:
+    gate = Gate()
+    service.good = lambda: request(b"x")
+    wsgi = service.door()
+    step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
+    service.director.connect_queue(wsgi, step)
+    service.director.connect_queue(step, wsgi)
+
+    class Slow(io.BytesIO):
+        """A body that comes when the gate opens."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            gate.wait()
+            return super().read(size)
+
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": "1", "wsgi.input": Slow(b"x")}
+    setup_testing_defaults(environ)
+    service.start()
+    lines: list[str] = []
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
+        lines.append(status)
+        return lambda data: None
+
+    calling = service.greenlets.spawn(lambda: list(wsgi(environ, start_response)))
+    wait_until(lambda: wsgi.pending == 1)
+
+    report = service.director.stop(timeout_s=0.05)
+    gate.set()
+    calling.get(timeout=LIMIT_S)
+
+    assert lines == ["503 Service Unavailable"]
+    assert (report.exit_code, step.seen, service.ended(Outcome.DEAD)) == (1, [], 0)
     service.check_conserved()
 
 
