@@ -14,14 +14,15 @@ import sys
 from collections import deque
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
 from compysition.actor import Actor, ActorOptions
+from compysition.arguments import FLAG, TEXT, checked
 from compysition.clock import Timer
-from compysition.errors import ConfigurationError, EventNotOwnedError
+from compysition.errors import EventNotOwnedError
 from compysition.event import Event, Failure
 
 #: What a writable pipe takes without blocking (PIPE_BUF on Linux).
@@ -56,18 +57,17 @@ class STDOUT(Actor):
     # Order is what people read by.
     options = ActorOptions(concurrency=1)
 
+    @checked
     def __init__(
         self,
         name: str,
         *,
-        complete: bool = False,
-        prefix: str = "",
-        timestamp: bool = False,
+        complete: Annotated[bool, FLAG] = False,
+        prefix: Annotated[str, TEXT] = "",
+        timestamp: Annotated[bool, FLAG] = False,
         blocking_consume: bool = False,
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
-        if not isinstance(prefix, str):
-            raise ConfigurationError(f"prefix of {name!r} is {prefix!r}: wanted is text")
         self.complete = complete
         self.prefix = prefix
         self.timestamp = timestamp

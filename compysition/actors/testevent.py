@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`TestEvent`: makes events at an interval, to try a flow with."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from compysition.actor import Actor
+from compysition.arguments import checked, number, whole
 from compysition.copying import copy_data
-from compysition.errors import ConfigurationError
 from compysition.event import Event
 
 
@@ -27,26 +27,19 @@ class TestEvent(Actor):
     #: pytest would otherwise collect a class of this name.
     __test__ = False
 
+    @checked
     def __init__(
         self,
         name: str,
         data_value: Any = "test",
         *,
-        producers: int = 1,
-        interval: float = 1,
-        delay: float = 0,
-        max_events: int = 0,
+        producers: Annotated[int, whole(1)] = 1,
+        interval: Annotated[float, number(0, "seconds")] = 1,
+        delay: Annotated[float, number(0, "seconds")] = 0,
+        max_events: Annotated[int, whole(0)] = 0,
         blocking_consume: bool = False,
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
-        for option, value, least in (
-            ("producers", producers, 1),
-            ("interval", interval, 0),
-            ("delay", delay, 0),
-            ("max_events", max_events, 0),
-        ):
-            if not isinstance(value, int | float) or value < least:
-                raise ConfigurationError(f"{option} of {name!r} is {value!r}: wanted is a number from {least} on")
         self.data_value = data_value
         self.interval = interval
         self.delay = delay

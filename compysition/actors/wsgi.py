@@ -6,19 +6,18 @@ WSGI callable itself, so it can be mounted in another server that runs in the Di
 """
 
 import ipaddress
-import math
 import random
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from gevent import Timeout, get_hub, monkey
 
 from compysition import lineage
 from compysition.actor import Actor
+from compysition.arguments import FLAG, above, checked, text_that, whole
 from compysition.errors import (
-    ConfigurationError,
     DeadlineError,
     DirectorStoppedError,
     HeaderError,
@@ -75,36 +74,22 @@ class WSGI(Actor):
     #: What `run_server` is if it is not given.
     serves_by_default: ClassVar[bool] = False
 
+    @checked
     def __init__(
         self,
         name: str,
-        base_path: str = "/",
+        base_path: Annotated[str, text_that("begins with '/'", lambda path: path.startswith("/"))] = "/",
         *,
-        address: str = "127.0.0.1",
-        port: int = 8080,
-        run_server: bool | None = None,
-        timeout_s: float = 30.0,
-        max_pending: int = 1000,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        no_answer_status: int = 204,
+        address: Annotated[str, text_that("is an address of this machine", bool)] = "127.0.0.1",
+        port: Annotated[int, whole(0, 65535)] = 8080,
+        run_server: Annotated[bool | None, FLAG] = None,
+        timeout_s: Annotated[float, above(0, "seconds")] = 30.0,
+        max_pending: Annotated[int, whole(1)] = 1000,
+        max_body_bytes: Annotated[int, whole(1)] = MAX_BODY_BYTES,
+        no_answer_status: Annotated[int, whole(200, 599)] = 204,
         blocking_consume: bool = False,
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
-        if not isinstance(base_path, str) or not base_path.startswith("/"):
-            raise ConfigurationError(f"base_path of {name!r} is {base_path!r}: it has to begin with '/'")
-        if not isinstance(address, str) or not address:
-            raise ConfigurationError(f"address of {name!r} is {address!r}: wanted is an address of this machine")
-        if not (isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool) and 0 < timeout_s < math.inf):
-            raise ConfigurationError(f"timeout_s of {name!r} is {timeout_s!r}: wanted is a number of seconds above 0")
-        for option, value, least, most in (
-            ("port", port, 0, 65535),
-            ("no_answer_status", no_answer_status, 200, 599),
-            ("max_pending", max_pending, 1, None),
-            ("max_body_bytes", max_body_bytes, 1, None),
-        ):
-            if type(value) is not int or value < least or (most is not None and value > most):
-                wanted = f"{least} to {most}" if most is not None else f"{least} or more"
-                raise ConfigurationError(f"{option} of {name!r} is {value!r}: wanted is a whole number, {wanted}")
         self.base_path = base_path
         self.address = address
         self.timeout_s = timeout_s
