@@ -12,6 +12,9 @@ from compysition.errors import MissingExtraError, suggestion
 if TYPE_CHECKING:
     from compysition.actors.basicauth import BasicAuth
     from compysition.actors.data import Data
+    from compysition.actors.eventattributemodifier import EventAttributeModifier
+    from compysition.actors.eventlogger import EventLogger
+    from compysition.actors.eventrouter import EventFilter, EventRouter
     from compysition.actors.flowcontroller import FlowController
     from compysition.actors.null import Null
     from compysition.actors.source import Source
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 _ACTORS: dict[str, tuple[str, str | None]] = {
     "BasicAuth": ("basicauth", None),
     "Data": ("data", None),
+    "EventAttributeModifier": ("eventattributemodifier", None),
+    "EventFilter": ("eventrouter", None),
+    "EventLogger": ("eventlogger", None),
+    "EventRouter": ("eventrouter", None),
     "FlowController": ("flowcontroller", None),
     "Null": ("null", None),
     "STDOUT": ("stdout", None),
@@ -56,6 +63,10 @@ __all__ = [
     "WSGI",
     "BasicAuth",
     "Data",
+    "EventAttributeModifier",
+    "EventFilter",
+    "EventLogger",
+    "EventRouter",
     "FlowController",
     "Null",
     "Source",

@@ -39,7 +39,9 @@ MODULES: Final = {
 }
 WITH_EXAMPLES: Final = [name for name, path in MODULES.items() if has_examples(path)]
 #: Actors that need nothing around them but a Director show how they are used.
-SHOWN: Final = ["data", "flowcontroller", "source", "stdout"]
+SHOWN: Final = [
+    *("data", "eventattributemodifier", "eventlogger", "eventrouter", "flowcontroller", "source", "stdout"),
+]
 
 
 def run(module: str) -> subprocess.CompletedProcess[str]:
