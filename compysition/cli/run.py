@@ -3,19 +3,16 @@
 
 import argparse
 import logging
-import os
-import runpy
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from compysition.cli.arguments import add_script, seconds
+from compysition.cli.script import Reading, ScriptError, explain, find, hosted, read
 from compysition.cli.terminal import fail, say
 from compysition.director import Director
 from compysition.drain import EXIT_LEFT, EXIT_NOT_STARTED, StopReport
-from compysition.errors import CompysitionError, StartError
-from compysition.hosting import HOST
+from compysition.errors import CompysitionError
 
 DESCRIPTION = (
     "Run the Director of a script, and exit with its code: 0 everything drained, 1 something was left or killed, "
@@ -67,52 +64,41 @@ def run(script: str, arguments: Sequence[str], *, stop_timeout_s: float | None =
     """
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
-    path = Path(script)
-    if path.is_dir():
-        return fail(f"{script!r} is a directory: name the script in it")
-    if not path.is_file():
-        others = sorted(str(other) for other in (path.parent if path.parent.is_dir() else Path()).glob("*.py"))
-        return fail(f"there is no script {script!r}" + (f"; there are: {', '.join(others[:10])}" if others else ""))
-    sys.argv = [script, *arguments]
-    # As plain ``python script.py`` does it: what lies beside the script can be imported.
-    sys.path.insert(0, os.fspath(path.resolve().parent))
     host = CommandLineHost(stop_timeout_s)
-    token = HOST.set(host)
     try:
-        return _run(path, host, is_verbose=verbosity > 0)
-    finally:
-        HOST.reset(token)
+        path = find(script)
+        with hosted(host):
+            return _run(path, arguments, host, is_verbose=verbosity > 0)
+    except ScriptError as error:
+        return fail(str(error))
 
 
-def _run(path: Path, host: CommandLineHost, *, is_verbose: bool) -> int:
-    asked_code: int | None = None
+def _run(path: Path, arguments: Sequence[str], host: CommandLineHost, *, is_verbose: bool) -> int:
     try:
-        names = runpy.run_path(os.fspath(path), run_name="__main__")
-    except SystemExit as exit_:
-        if isinstance(exit_.code, str):
-            say(exit_.code)
-        asked_code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        names = {}
+        reading = read(path, arguments)
+        asked_code = _asked(reading)
         if not host.started:
-            return asked_code
+            if asked_code is not None:
+                return asked_code
+            reading.director_to_start().start()
     except KeyboardInterrupt:
         return fail(f"{path.name} was interrupted", code=130)
+    except ScriptError:
+        raise
     except Exception as error:  # noqa: BLE001 - boundary
         # Boundary: the command line's. Everything that leaves a script becomes one line and an exit code.
         return _explain(path, error, is_verbose=is_verbose)
-    directors = list({id(value): value for value in names.values() if isinstance(value, Director)}.values())
-    waiting = [director for director in directors if director not in host.started]
-    if not host.started:
-        if not waiting:
-            return fail(f"{path.name} makes no Director: bind one to a name at the top level, or start it")
-        if len(waiting) > 1:
-            return fail(f"{path.name} makes {len(waiting)} Directors and starts none: start the one that is meant")
-        try:
-            waiting[0].start()
-        except Exception as error:  # noqa: BLE001 - boundary
-            # Boundary: as above.
-            return _explain(path, error, is_verbose=is_verbose)
     return max([asked_code or 0, *(_finish(director) for director in host.started)])
+
+
+def _asked(reading: Reading) -> int | None:
+    """The exit code that the script asks for itself."""
+    if reading.exit is None:
+        return None
+    code = reading.exit.code
+    if isinstance(code, str):
+        say(code)
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _finish(director: Director) -> int:
@@ -126,19 +112,8 @@ def _finish(director: Director) -> int:
 
 
 def _explain(path: Path, error: Exception, *, is_verbose: bool) -> int:
-    if is_verbose:
-        traceback.print_exception(error)
-        return EXIT_NOT_STARTED if isinstance(error, CompysitionError) else EXIT_LEFT
-    notes = " ".join(getattr(error, "__notes__", ()))
-    if isinstance(error, SyntaxError):
-        return fail(f"{error.filename}:{error.lineno}: {error.msg}")
-    if isinstance(error, CompysitionError):
-        line = next(
-            (f":{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), ""
-        )
-        text = str(error) + (f" ({notes})" if notes else "")
-        if isinstance(error, StartError) and error.__cause__ is not None and str(error.__cause__) not in text:
-            text += f": {error.__cause__}"
-        return fail(f"{path.name}{line}: {text}")
+    line = None if is_verbose else explain(path, error)
+    if line is not None:
+        return fail(line)
     traceback.print_exception(error)
-    return EXIT_LEFT
+    return EXIT_NOT_STARTED if isinstance(error, CompysitionError | SyntaxError) else EXIT_LEFT
