@@ -32,6 +32,11 @@ DEV = [
     "mypy>=2.4",
     "types-gevent>=26.9",  # gevent ships no types for mypy
     "types-lxml>=2026.2",
+    # `scripts/docs`
+    "sphinx>=8.2",
+    "myst-parser>=4",
+    "furo>=2025.12.19",
+    "types-docutils>=0.22",
     "pykka>=4.5",  # a peer in `scripts/bench hop`
 ]
 

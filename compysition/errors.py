@@ -63,12 +63,10 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 class CompysitionError(Exception):
-    """Base of all errors raised by compysition.
+    """Base of all errors raised by compysition."""
 
-    `status` is the HTTP status with which a request is answered when its event fails with this error;
-    subclasses inherit it. Errors that are not of this tree count as 500.
-    """
-
+    #: The HTTP status with which a request is answered when its event fails with this error; subclasses inherit it.
+    #: Errors that are not of this tree count as 500.
     status: int = 500
     #: Headers that belong to an answer with this error, such as ``WWW-Authenticate``.
     headers: Mapping[str, str] = {}

@@ -146,6 +146,15 @@ def slug_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def anchors_of(file: Path) -> set[str]:
+    """What can be linked to in `file`: headings, and in the glossary, terms."""
+    if file.suffix != ".md" or not file.is_file():
+        return set()
+    headings = re.findall(r"^#+ (.+)$", prose_of(file), flags=re.MULTILINE)
+    terms = [term for term, _ in glossary()] if file == GLOSSARY else []
+    return {slug_of(text) for text in (*headings, *terms)}
+
+
 BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
 RUN = [block for block in BLOCKS if not block.comment.startswith(("not run:", "examples/"))]
 NOT_RUN = [block for block in BLOCKS if block.comment.startswith("not run:")]
@@ -208,12 +217,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        headings = (
-            re.findall(r"^#+ (.+)$", prose_of(file), flags=re.MULTILINE)
-            if file.suffix == ".md" and file.is_file()
-            else []
-        )
-        if not file.exists() or (anchor and anchor not in map(slug_of, headings)):
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
             dead.append(target)
     assert not dead
 
@@ -235,13 +239,18 @@ def test_tests_that_are_named_exist(page: Path) -> None:
 
 
 def test_every_page_can_be_reached_from_the_index() -> None:
-    index = DOCS / "index.md"
-    linked = {(index.parent / target.partition("#")[0]).resolve() for target in LINK.findall(prose_of(index))}
-    assert not [name_of(page) for page in DOCS.rglob("*.md") if page != index and page not in linked]
+    reached: set[Path] = set()
+    ahead = [DOCS / "index.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        linked = {(page.parent / target.partition("#")[0]).resolve() for target in LINK.findall(prose_of(page))}
+        ahead += [file for file in linked if file in PAGES and file not in reached]
+    assert not [name_of(page) for page in DOCS.rglob("*.md") if page not in reached]
 
 
 def test_the_index_fits_on_a_screen() -> None:
-    assert len((DOCS / "index.md").read_text(encoding="utf-8").splitlines()) <= 40
+    assert len(prose_of(DOCS / "index.md").splitlines()) <= 40
 
 
 # ---- the architecture ---------------------------------------------------------------------------------------------
@@ -351,7 +360,9 @@ def test_a_decision_names_what_was_refused_and_its_evidence(page: Path) -> None:
 
 
 def test_every_option_of_an_actor_is_explained_with_its_default() -> None:
-    rows = {quoted_in(row[0])[0]: quoted_in(row[1])[0] for row in rows_of(DOCS / "custom-actors.md", "Options")}
+    rows = {
+        quoted_in(row[0])[0]: quoted_in(row[1])[0] for row in rows_of(DOCS / "guides" / "custom-actors.md", "Options")
+    }
     assert rows == {field.name: repr(field.default) for field in dataclasses.fields(ActorOptions)}
 
 
@@ -368,7 +379,7 @@ def test_what_is_looked_up_in_a_snapshot_is_there() -> None:
 
 
 def test_every_status_is_that_of_the_class() -> None:
-    rows = rows_of(DOCS / "custom-actors.md", "Errors")
+    rows = rows_of(DOCS / "guides" / "custom-actors.md", "Errors")
     pairs = {quoted_in(name)[0]: int(status) for row in rows for name, status in (row[:2], row[3:])}
     wanted = {
         name for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, errors.RequestError)
