@@ -11,11 +11,9 @@ from contextvars import Context
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, cast
 
-from gevent import getcurrent
-
 from compysition.cell import Cell
 from compysition.deadlines import DeadlineWheel
-from compysition.dispatch import Consumer
+from compysition.dispatch import present_hand
 from compysition.errors import ConfigurationError, DirectorStateError, RegistrationError, UsageError, suggestion
 from compysition.event import Event
 from compysition.logger import get_logger
@@ -209,9 +207,9 @@ class Actor:
         inherits nothing.
         """
         if parent is None:
-            current: Any = getcurrent()
-            if current.__class__ is Consumer and current.hand.sender is self._cell:
-                parent = current.hand.event
+            hand = present_hand()
+            if hand is not None and hand.sender is self._cell:
+                parent = hand.event
         return Event(data) if parent is None else parent._derive(data)
 
     def keep(self, event: Event) -> None:

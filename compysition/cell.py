@@ -9,7 +9,6 @@ start. Must not know the Director, only a `Host`. Read next: `actor`.
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from gevent import GreenletExit, Timeout, getcurrent
 
@@ -17,7 +16,7 @@ from compysition import deadletter, lineage
 from compysition.backoff import Backoff
 from compysition.clock import Timer
 from compysition.deadletter import DeadLetter
-from compysition.dispatch import Consumer, Hand
+from compysition.dispatch import Consumer, Hand, present_hand
 from compysition.errors import (
     ActorError,
     ControlFlow,
@@ -453,8 +452,8 @@ def _tally(event: Event) -> Tally:
 
 def _handler_cell() -> Cell | None:
     """The cell inside whose handler the present greenlet is; None outside any handler."""
-    current: Any = getcurrent()
-    return current.hand.sender if current.__class__ is Consumer else None
+    hand = present_hand()
+    return None if hand is None else hand.sender
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gevent import Greenlet, GreenletExit, Timeout, get_hub
+from gevent import Greenlet, GreenletExit, Timeout, get_hub, getcurrent
 
 from compysition.clock import Clock
 from compysition.event import Event
@@ -106,6 +106,12 @@ class Consumer(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
                 dispatcher.is_slice_over = True
                 break
         return True
+
+
+def present_hand() -> Hand | None:
+    """The hand of the handler in which this is called; None outside of any handler."""
+    current: Any = getcurrent()
+    return current.hand if current.__class__ is Consumer and current.hand.sender is not None else None
 
 
 def _serve(dispatcher: "Dispatcher", hand: Hand, cell: "Cell", queue: "Queue") -> bool:  # noqa: C901, PLR0912, PLR0915

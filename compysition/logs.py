@@ -16,7 +16,7 @@ from typing import Any
 from gevent import get_hub, getcurrent
 
 from compysition.cell import Cell
-from compysition.dispatch import Consumer
+from compysition.dispatch import present_hand
 from compysition.errors import DirectorStoppedError
 from compysition.event import Event
 from compysition.ledger import Ledger
@@ -110,12 +110,12 @@ class LogBridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record. Never waits or switches."""
         entry = LogEntry.of(record)
-        current: Any = getcurrent()
-        maker = current.hand.sender if current.__class__ is Consumer else None
+        hand = present_hand()
+        maker = None if hand is None else hand.sender
         if (
             maker in self.own_cells
             or any(cell.name == entry["actor"] for cell in self.own_cells)
-            or current is self._feeder
+            or getcurrent() is self._feeder
         ):
             _to_stderr(entry)
             return

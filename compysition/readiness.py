@@ -5,13 +5,11 @@
 has to wake it. Must not know what becomes of events. Read next: `cell`, the other half.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
-
-from gevent import getcurrent
+from typing import TYPE_CHECKING, Protocol, cast
 
 from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
-from compysition.dispatch import CHUNK, CHUNK_LEAST_S, CHUNK_MOST_S, Consumer, Dispatcher
+from compysition.dispatch import CHUNK, CHUNK_LEAST_S, CHUNK_MOST_S, Dispatcher, present_hand
 from compysition.ledger import Holding
 from compysition.queue import Queue
 
@@ -112,10 +110,10 @@ class Readiness:
         """Start no further handler, for one more `reason`."""
         self.shut |= reason
         self.wants_wake = False
-        current: Any = getcurrent()
-        if current.__class__ is Consumer and current.hand.sender is self:
+        hand = present_hand()
+        if hand is not None and hand.sender is self:
             # The handler that runs at this moment is the last of its chunk; all others have been interrupted already.
-            current.hand.must_yield = True
+            hand.must_yield = True
 
     def open(self, reason: int) -> None:
         """Take `reason` back."""

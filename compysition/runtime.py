@@ -21,7 +21,7 @@ from compysition.cell import Cell
 from compysition.clock import Clock
 from compysition.deadletter import DeadLetters
 from compysition.deadlines import DeadlineWheel
-from compysition.dispatch import Consumer, Dispatcher
+from compysition.dispatch import Dispatcher, present_hand
 from compysition.drain import EXIT_GAVE_UP, EXIT_LEFT, EXIT_NOT_STARTED, EXIT_OK, KILL_S, Drain, StopReport
 from compysition.errors import CompysitionError, DirectorStateError, HandlerTimeoutError, StartError, WrongContextError
 from compysition.event import Event
@@ -335,8 +335,8 @@ class Runtime:
 
     def _sender(self) -> Cell | None:
         """The actor inside whose handler this is called, if it is one of this Director."""
-        current: Any = getcurrent()
-        sender = current.hand.sender if current.__class__ is Consumer else None
+        hand = present_hand()
+        sender = None if hand is None else hand.sender
         return sender if sender is not None and sender.host is self else None
 
     def _is_own_thread(self) -> bool:
@@ -357,14 +357,15 @@ class Runtime:
                 f"{what}() works in the thread that started the Director, not in {threading.current_thread().name!r}: "
                 "call request_stop() or post() from other threads"
             )
-        current: Any = getcurrent()
+        current = getcurrent()
         if current is self._hub:
             raise WrongContextError(f"{what}() was called from a callback of the event loop: use request_stop()")
         if from_actors:
             return
         caller = None
-        if current.__class__ is Consumer and current.hand.sender is not None:
-            caller = f"a handler of actor {current.hand.sender.name!r}"
+        hand = present_hand()
+        if hand is not None and hand.sender is not None:
+            caller = f"a handler of actor {hand.sender.name!r}"
         for name, member in self._wiring.members.items():
             for greenlet in member.pool:
                 if greenlet.greenlet is current:
