@@ -16,6 +16,7 @@ from compysition.drain import StopReport
 from compysition.errors import Fatal, Retry, StopFlow
 from compysition.event import Event, Failure
 from compysition.ledger import Outcome
+from compysition.setting_types import seconds
 
 if TYPE_CHECKING:
     from compysition.http.event import HttpEvent
@@ -34,6 +35,7 @@ __all__ = [
     "StopFlow",
     "StopReport",
     "__version__",
+    "seconds",
 ]
 
 

@@ -25,18 +25,23 @@ from compysition.event import Event, Failure
 from compysition.hosting import HOST
 from compysition.ledger import Balance
 from compysition.lineage import AskTicket, TicketState
+from compysition.logger import get_logger
 from compysition.logs import LogBridge
 from compysition.queue import Overflow, Queue
 from compysition.runtime import NEW, RUNNING, STOPPED, STOPPING, Runtime
+from compysition.setting_sources import SOURCES, Sources
+from compysition.settings import Configured, Settings
 from compysition.signals import Signals
 from compysition.snapshot import Snapshot, key_of, look_at_actor, look_at_queue
 from compysition.supervisor import ActorState, Intensity, Member
 from compysition.wiring import Endpoint, check_seconds
 
+logger = get_logger("director")
+
 ActorT = TypeVar("ActorT", bound=Actor)
 
 
-class Director(Runtime):
+class Director(Configured, Runtime):
     """Wires actors and runs them.
 
     Constructing one has no effect outside the object. It belongs to the thread and process that starts it.
@@ -65,6 +70,8 @@ class Director(Runtime):
             raise ConfigurationError("period_s is 0: wanted is a number of seconds above 0")
         stop_timeout_s = check_seconds(stop_timeout_s, "stop_timeout_s")
         super().__init__(size, name, Intensity(max_restarts, period_s), stop_timeout_s)
+        self._sources = SOURCES.get() or Sources()
+        self._settings = Settings(self._sources)
 
     def __repr__(self) -> str:
         return f"<Director {self.name!r} {self._state}, {len(self._wiring.members)} actors>"
@@ -211,10 +218,14 @@ class Director(Runtime):
         Raises:
             StartError: an actor did not become ready; those started are stopped again. Its `report` has exit code 2.
             DirectorStateError: it is running already.
+            SettingError: the command line gave a setting that the script does not ask for.
         """
         self._check_process()
         if self._state not in (NEW, STOPPED):
             raise DirectorStateError(f"Director {self.name!r} is {self._state} already")
+        self._sources.check_flags()
+        for line in self._sources.unused():
+            logger.warning("%s", line)
         host = HOST.get()
         if host is not None:
             hosted = host.start(self)

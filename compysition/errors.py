@@ -12,6 +12,7 @@
     │   ├── QueueConnectedError       the very same outbox and inbox are connected already
     │   ├── StylesheetError           an XSLT stylesheet does not compile; carries `line`
     │   ├── MissingExtraError         (ImportError) an extra has to be installed first
+    │   ├── SettingError              (ValueError) a setting has no value, or one that does not fit
     │   └── StartError                an actor did not become ready; carries `report`
     ├── UsageError                    (RuntimeError) a call that cannot be right: mend the caller
     │   ├── EventNotOwnedError        the event belongs to somebody else, or has ended
@@ -113,6 +114,19 @@ class MissingExtraError(ConfigurationError, ImportError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra {extra!r}: pip install 'compysition[{extra}]'")
         self.extra = extra
+
+
+class SettingError(ConfigurationError, ValueError):
+    """A setting has no value or one that does not fit, or the settings file cannot be used: mend what was given.
+
+    `name` is the setting's, None if it is about the whole file; `source` says where the value came from. The value of a
+    secret is in neither.
+    """
+
+    def __init__(self, message: str, *, name: str | None = None, source: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.source = source
 
 
 class StartError(ConfigurationError):

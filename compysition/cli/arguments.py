@@ -9,6 +9,8 @@ import re
 from difflib import get_close_matches
 from typing import NoReturn
 
+from compysition.setting_types import seconds
+
 EXIT_USAGE = 2
 
 #: Texts of argparse that we say in our own way.
@@ -74,7 +76,10 @@ def _near(wrong: str, known: list[str]) -> str:
 
 
 def add_script(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that reads a script: ``script, arguments, patch, verbose``."""
+    """The arguments of every command that reads a script.
+
+    They are ``script``, ``arguments`` and ``verbose``; `main` does what ``patch``, ``flags`` and ``settings`` say.
+    """
     parser.add_argument("script", help="a Python file that makes a Director, and may start it")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script finds in sys.argv[1:]")
     parser.add_argument(
@@ -84,16 +89,33 @@ def add_script(parser: argparse.ArgumentParser) -> None:
         help="leave the standard library as it is; blocking calls of the script then hold all actors",
     )
     parser.add_argument(
+        "--set",
+        dest="flags",
+        action="append",
+        type=_assignment,
+        metavar="NAME=VALUE",
+        help="a setting that the script asks for; may be repeated (see it with 'compysition settings')",
+    )
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="a TOML file with settings (default: the one that the environment variable COMPYSITION_SETTINGS names)",
+    )
+    parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="log what happens, show tracebacks; twice: debug messages"
     )
 
 
-def seconds(text: str) -> float:
-    """The type of an option whose value is a number of seconds."""
+def seconds_option(text: str) -> float:
+    """The type of an option whose value is a time."""
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
-    return value
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it is {text!r}: {error}") from None
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"it is {text!r}: wanted is name=value")
+    return name, value

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from compysition.__about__ import __version__
 from compysition.cli.arguments import EXIT_USAGE, Parser
+from compysition.setting_sources import SOURCES, Sources
 
 #: Every command, in the order of the help, with the line that says what it does. Its module has the same name.
 COMMANDS: dict[str, str] = {
@@ -68,4 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gevent import monkey
 
         monkey.patch_all()
-    return command(options.command).execute(options)
+    # Here, so that every command that reads a script gives it the same settings.
+    sources = Sources(dict(getattr(options, "flags", None) or ()), getattr(options, "settings", None))
+    token = SOURCES.set(sources)
+    try:
+        return command(options.command).execute(options)
+    finally:
+        SOURCES.reset(token)

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from compysition.cli.arguments import add_script, seconds
+from compysition.cli.arguments import add_script, seconds_option
 from compysition.cli.script import Reading, ScriptError, explain, find, hosted, read
 from compysition.cli.terminal import fail, say
 from compysition.director import Director
@@ -26,9 +26,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-timeout",
         dest="stop_timeout_s",
-        type=seconds,
-        metavar="SECONDS",
-        help="how long a stop may take before it kills (default: what the script says)",
+        type=seconds_option,
+        metavar="TIME",
+        help="how long a stop may take before it kills, as in 10, '500 ms' or '1 min' (default: what the script says)",
     )
 
 

@@ -20,7 +20,10 @@ PACKAGE = "compysition"
 #: From the ground up. A module imports from the layers below and, in its own, from those to the left of it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__about__", "errors"),
-    ("logger", "clock", "backoff", "arguments", "copying", "parking", "event"),
+    (
+        *("logger", "setting_types", "setting_sources", "settings"),
+        *("clock", "backoff", "arguments", "copying", "parking", "event"),
+    ),
     ("ledger", "deadlines", "lineage", "deadletter"),
     ("queue", "ring"),
     ("restartlet", "dispatch", "readiness", "cell", "actor"),

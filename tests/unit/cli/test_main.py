@@ -18,7 +18,12 @@ from compysition.cli.main import COMMANDS, build_parser, command, main
         (["--verson"], "there is no option '--verson'; did you mean '--version'? (see compysition --help)"),
         (["-v", "run", "x"], "option '-v' belongs behind the command, as in 'compysition run -v' (see "),
         (["run"], "wanted is: script (see compysition run --help)"),
-        (["run", "--stop-timeout", "x", "a.py"], "argument --stop-timeout: 'x' is no number of seconds from 0 on (see"),
+        (
+            ["run", "--stop-timeout", "x", "a.py"],
+            "argument --stop-timeout: it is 'x': wanted is a time: seconds as a n",
+        ),
+        (["run", "--set", "port", "a.py"], "argument --set: it is 'port': wanted is name=value (see compysition run"),
+        (["run", "--set", "=1", "a.py"], "argument --set: it is '=1': wanted is name=value (see compysition run "),
     ],
 )
 def test_wrong_arguments_are_one_line_with_what_was_meant(
