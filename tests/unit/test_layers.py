@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BESIDE: dict[str, tuple[int, int]] = {
     "graph": (4, 5),
     "http": (3, 7),
+    "mdp": (4, 7),
     "xml": (0, 7),
     "credentials": (0, 7),
 }
@@ -45,7 +46,7 @@ FORBIDDEN_LAYERS: dict[str, frozenset[int]] = {
     "__init__": frozenset({7, 8}),  # `import compysition` costs what the core costs
 }
 #: Packages whose modules may import each other; in `actors` only the class that is subclassed.
-OPEN_PACKAGES = frozenset({"http", "testing", "cli"})
+OPEN_PACKAGES = frozenset({"http", "mdp", "testing", "cli"})
 SUBCLASSING_PACKAGES = frozenset({"actors"})
 
 #: Libraries beside the standard one. A name without an entry has the core's.
@@ -55,6 +56,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "credentials": frozenset({"bcrypt"}),
     "http": frozenset({"werkzeug", "geventhttpclient", "msgspec"}),
     "http.gunicorn": frozenset({"gunicorn"}),
+    "mdp": frozenset({"zmq"}),
     "actors": frozenset({"lxml"}),
 }
 
