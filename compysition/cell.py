@@ -341,8 +341,8 @@ class Cell(Readiness):
             event.error = Failure(Retry, f"given back {self.max_retries} times", 503, actor=self.name)
             self.bury(event, deadletter.RETRIES, event.error, queue.inbox)
             return
-        delay_s = self.backoff.delay_s(tally.retries) if flow.after_s is None else flow.after_s
         clock = self.host.clock
+        delay_s = self.backoff.delay_s(tally.retries, clock.rng) if flow.after_s is None else flow.after_s
         due = clock.monotonic() + delay_s
         if self._retry_deadline is not None and due > self._retry_deadline:
             self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)

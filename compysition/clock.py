@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only place where the project asks what time it is and has itself woken later.
 
-Everything above takes a `Clock`, so that a virtual one can take its place in tests and in a simulation.
-Must not know events, actors or queues. Read next: `backoff`.
+Everything above takes a `Clock`, so that a virtual one can take its place in tests and in a simulation: a Director
+takes the one in `CLOCK` when it is made. Must not know events, actors or queues. Read next: `backoff`.
 """
 
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Protocol
 
 import gevent
+from gevent import getcurrent
 
 
 class Timer(Protocol):
@@ -50,6 +55,10 @@ class Clock:
     monotonic = staticmethod(time.perf_counter)
     #: Seconds since 1970, UTC.
     wall = staticmethod(time.time)
+    #: Where chance comes from, such as the jitter of a backoff; None = the process's own.
+    rng: random.Random | None = None
+    #: How many greenlets wait for a thread, where time is always real: a clock that jumps holds meanwhile.
+    outside = 0
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` in the hub after `delay_s` seconds. It must neither wait nor raise."""
@@ -58,3 +67,16 @@ class Clock:
     def sleep(self, delay_s: float) -> None:
         """Let other greenlets run for `delay_s` seconds."""
         gevent.sleep(delay_s)
+
+    @contextmanager
+    def limit(self, delay_s: float, error: BaseException) -> Iterator[None]:
+        """Raise `error` in the present greenlet if the block has not ended after `delay_s` seconds."""
+        timer = self.call_later(delay_s, partial(getcurrent().throw, error))
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+#: The clock of Directors that are made in this context; None = a real one of their own.
+CLOCK: ContextVar[Clock | None] = ContextVar("compysition_clock", default=None)

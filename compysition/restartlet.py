@@ -274,7 +274,7 @@ class RestartPool:
 
     def _restart_alone(self, greenlet: RestartableGreenlet) -> None:
         self._deaths += 1
-        delay_s = self._backoff.delay_s(self._deaths)
+        delay_s = self._backoff.delay_s(self._deaths, self.clock.rng)
 
         def again() -> None:
             self._timers.pop(greenlet, None)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import gevent
@@ -18,7 +19,7 @@ from gevent import get_hub, getcurrent, monkey
 from gevent.threadpool import ThreadPool
 
 from compysition.cell import Cell
-from compysition.clock import Clock
+from compysition.clock import CLOCK, Clock
 from compysition.deadletter import DeadLetters
 from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Dispatcher, present_hand
@@ -57,7 +58,7 @@ class Runtime:
     def __init__(self, size: int, name: str, intensity: Intensity, stop_timeout_s: float) -> None:
         self.name = name
         self.stop_timeout_s = stop_timeout_s
-        self.clock = Clock()
+        self.clock = CLOCK.get() or Clock()
         self.dispatcher = Dispatcher(self.clock)
         self.dead_letters = DeadLetters()
         self.deadlines = DeadlineWheel(self.clock)
@@ -76,7 +77,8 @@ class Runtime:
                 self._supervisor.is_closed or (self._state == STARTING and self._stop_reason is not None)
             ),
         )
-        self._guard = LoopGuard(self.clock)
+        # Real whatever the clock: what it measures is how long the thread is held.
+        self._guard = LoopGuard(Clock())
         self._state = NEW
         self._pid = 0
         self._thread = 0
@@ -150,16 +152,18 @@ class Runtime:
         """Run a blocking function on the Director's threads. See `Actor.offload`."""
         if self._threads is None:
             raise DirectorStateError(f"Director {self.name!r} is {self._state}: offload needs it running")
-        timer = None if timeout_s is None else gevent.Timeout.start_new(timeout_s)
+        late = gevent.Timeout()
+        clock = self.clock
+        clock.outside += 1
         try:
-            outcome: Any = self._threads.spawn(_call_on_thread, function, args).get()
+            with nullcontext() if timeout_s is None else clock.limit(timeout_s, late):
+                outcome: Any = self._threads.spawn(_call_on_thread, function, args).get()
         except gevent.Timeout as timeout:
-            if timeout is not timer:
+            if timeout is not late:
                 raise
             raise HandlerTimeoutError(f"{function!r} took longer than {timeout_s:g} s on its thread") from None
         finally:
-            if timer is not None:
-                timer.close()
+            clock.outside -= 1
         result, error = outcome
         if error is not None:
             raise error

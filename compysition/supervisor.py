@@ -198,7 +198,7 @@ class Supervisor:
             is_late = not greenlet.dead
             if is_late:
                 greenlet.kill(block=False)
-                greenlet.join(min(timeout_s, 1.0))
+                self._dispatcher.wait_until(lambda: greenlet.dead, min(timeout_s, 1.0))
         except BaseException:
             greenlet.kill(block=False)
             raise
@@ -242,7 +242,7 @@ class Supervisor:
             if now - member.last_restart > self._intensity.period_s:
                 member.attempts = 0
             member.attempts += 1
-            delay_s = self._backoff.delay_s(member.attempts)
+            delay_s = self._backoff.delay_s(member.attempts, self._clock.rng)
             logger.warning(
                 "restarting actor %r in %.2f s: %s", member.name, delay_s, reason, extra={"actor": member.name}
             )

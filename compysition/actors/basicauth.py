@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import gevent
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
@@ -118,8 +117,9 @@ class BasicAuth(Actor):
         if deadline is None or not self._may_wait:
             verdict: object = self._authenticate(username, password)
         else:
-            left_s = max(0.0, deadline - self._hosted.clock.monotonic())
-            with gevent.Timeout(left_s, DeadlineError("the time of the request was over before its login was checked")):
+            clock = self._hosted.clock
+            late = DeadlineError("the time of the request was over before its login was checked")
+            with clock.limit(deadline - clock.monotonic(), late):
                 verdict = self._authenticate(username, password)
         if not isinstance(verdict, bool):
             # An `async def`, or a record that was found: true in an `if`, and anybody would pass.
@@ -146,11 +146,14 @@ class BasicAuth(Actor):
     def _fly(self, check: Check) -> bool:
         flight = self._flights[check.key] = AsyncResult()
         verdict: bool | None = None
+        clock = self._hosted.clock
+        clock.outside += 1
         try:
             if self._threads is None:
                 self._threads = ThreadPool(_n_cores())
             verdict = self._threads.apply(check.run)
         finally:
+            clock.outside -= 1
             del self._flights[check.key]
             flight.set(verdict)
         return verdict

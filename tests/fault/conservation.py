@@ -1,19 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every fault test needs: a Director that is surely stopped, and the check that nothing was lost.
+"""What every fault test needs, most of it from `compysition.testing`, and the check that nothing was lost.
 
-``with running(director):``
-    Starts without blocking; at the end stops, and checks conservation once more. `stop_timeout_s` bounds that stop.
-``assert_conserved(director)``
-    ``accepted + born = ended + held`` for events and for log records, and each `dead` one has its dead letter. Works
-    live and stopped; stopped, nothing is held and no handler runs.
-``wait_until(condition, timeout_s=5.0, what="")``
-    Lets others run until `condition()` holds; else fails the test with the stacks of all greenlets.
-``Collector(name)``
-    Remembers what it gets: `events`, `data`, `origins`; sends it on if it is connected.
-``Handler(name, function)``
-    Calls ``function(actor, event)``: one actor class for most tests.
-``letters(director, reason=None)``, ``ended(director, outcome)``
-    Dead letters as a list, and how many events ended in one way.
+``running(director)``
+    As `compysition.testing.running`, but something may be left when it stops: what is left, and with which name, is
+    what these tests are about.
 ``SteeredClock()``
     A clock whose `sleep` takes no time and is remembered in `slept`, and that `advance` moves.
 ``observed`` (fixture, on for every test below ``tests/fault``)
@@ -23,124 +13,40 @@
 
 import gc
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gevent
 import pytest
-from gevent import getcurrent
 from gevent.hub import Hub
-from greenlet import greenlet
 
-from compysition import Actor, Director, Event, Outcome
+from compysition import Director
 from compysition.clock import Clock
-from compysition.deadletter import DeadLetter
 from compysition.dispatch import Consumer
+from compysition.testing import Collector, Handler, all_stacks, assert_conserved, ended, letters, wait_until
+from compysition.testing import running as running_to_the_end
+from compysition.testing.waiting import LOOK_S, PATIENCE_S
 
-#: Seconds between two looks at a condition.
-LOOK_S = 0.002
-#: A leak of greenlets should not write gigabytes.
-MAX_STACK_LINES = 300
-#: Seconds that a test waits for something that is to happen at once; generous, because machines are shared.
-PATIENCE_S = 5.0
+__all__ = [
+    "Collector",
+    "Handler",
+    "Observed",
+    "SteeredClock",
+    "all_stacks",
+    "assert_conserved",
+    "collect_garbage",
+    "ended",
+    "letters",
+    "observed_fixture",
+    "running",
+    "wait_until",
+]
+
 #: Seconds that a consumer may take to end after its Director has stopped.
 END_S = 1.0
 
-
-@contextmanager
-def running(director: Director, *, stop_timeout_s: float = PATIENCE_S) -> Iterator[Director]:
-    """`director`, started without blocking; stopped at the end, whatever happens, and conserved."""
-    director.start(block=False)
-    try:
-        yield director
-    except BaseException:
-        # The failure of the body is what the reader wants to see; nothing here may take its place or keep it waiting.
-        if director.is_running():
-            director.stop(timeout_s=0.0)
-        raise
-    if director.is_running():
-        director.stop(stop_timeout_s)
-    assert_conserved(director)
-
-
-def assert_conserved(director: Director, *, cleared: int = 0) -> None:
-    """Nothing was lost and nothing counted twice.
-
-    Args:
-        director: It may run or have stopped.
-        cleared: How many dead letters the test has cleared away.
-    """
-    snapshot = director.snapshot()
-    for what, balance in (("events", snapshot.balance), ("log records", snapshot.logs)):
-        assert balance.is_even, f"{what}: {balance}"
-        assert balance.accepted >= 0, f"{what}: {balance}"
-        assert balance.born >= 0, f"{what}: {balance}"
-        assert min(balance.ended.values()) >= 0, f"{what}: {balance}"
-    buried = len(director.dead_letters) + director.dead_letters.lost + cleared
-    dead = snapshot.balance.ended[Outcome.DEAD] + snapshot.logs.ended[Outcome.DEAD]
-    assert dead == buried, f"{dead} events are dead, but there were {buried} dead letters"
-    for name, actor in snapshot.actors.items():
-        assert 0 <= actor.waiting_puts <= actor.in_flight, f"{name!r}: {actor}"
-    if snapshot.state == "stopped":
-        assert snapshot.balance.held == 0, f"events: {snapshot.balance}"
-        assert snapshot.logs.held == 0, f"log records: {snapshot.logs}"
-        for name, actor in snapshot.actors.items():
-            assert actor.in_flight == 0, f"{name!r}: {actor}"
-            assert actor.background == 0, f"{name!r}: {actor}"
-        for key, queue in snapshot.queues.items():
-            assert queue.depth == queue.waiting == 0, f"{key}: {queue}"
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S, *, what: str = "") -> None:
-    """Let other greenlets run until `condition` holds; fail with all stacks when it does not in `timeout_s` seconds."""
-    __tracebackhide__ = True
-    deadline = time.perf_counter() + timeout_s
-    while not condition():
-        if time.perf_counter() > deadline:
-            pytest.fail(f"not within {timeout_s:g} s: {what or condition}\n{all_stacks()}")
-        gevent.sleep(LOOK_S)
-
-
-def letters(director: Director, reason: str | None = None) -> list[DeadLetter]:
-    """The dead letters that are kept, oldest first; of one `reason` only, if it is given."""
-    return [letter for letter in director.dead_letters if reason is None or letter.reason == reason]
-
-
-def ended(director: Director, outcome: Outcome) -> int:
-    """How many events ended as `outcome`."""
-    return director.snapshot().balance.ended[outcome]
-
-
-class Collector(Actor):
-    """Remembers what it gets, and sends it on if it is connected."""
-
-    def __init__(self, name: str, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
-        #: The events themselves: this keeps them alive.
-        self.events: list[Event] = []
-        #: Their data, as it was when they came.
-        self.data: list[Any] = []
-        #: ``(origin, origin_queue)`` of each.
-        self.origins: list[tuple[str, str]] = []
-
-    def consume(self, event: Event, origin: str = "", origin_queue: str = "") -> None:
-        self.events.append(event)
-        self.data.append(event.data)
-        self.origins.append((origin, origin_queue))
-        self.send_event(event)
-
-
-class Handler(Actor):
-    """Calls ``function(self, event)`` for each event."""
-
-    def __init__(self, name: str, function: Callable[[Any, Event], object], **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
-        self.function = function
-
-    def consume(self, event: Event) -> None:
-        self.function(self, event)
+running = partial(running_to_the_end, allow_left=True)
 
 
 class SteeredClock(Clock):
@@ -237,18 +143,6 @@ def observed_fixture() -> Iterator[Observed]:
         observed.install(patch)
         yield observed
         observed.finish()
-
-
-def all_stacks() -> str:
-    """The stacks of all greenlets that wait, but for the one that asks; at most `MAX_STACK_LINES` lines."""
-    lines: list[str] = []
-    for candidate in gc.get_objects():
-        if isinstance(candidate, greenlet) and not candidate.dead and candidate is not getcurrent():
-            # Not started yet, it has none.
-            frame = candidate.gr_frame
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (no frame)\n"
-            lines += [repr(candidate), *stack.splitlines()]
-    return "\n".join(lines[:MAX_STACK_LINES])
 
 
 def collect_garbage() -> None:

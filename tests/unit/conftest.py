@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from gevent import get_hub
 
-from tests.unit.kernel import Flow, Kernel, VirtualClock
+from compysition.testing import VirtualClock
+from tests.unit.kernel import Flow, Kernel
 
 
 @pytest.fixture(autouse=True)

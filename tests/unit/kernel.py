@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel without a Director: cells, queues, consumers and actors, and a clock that is moved by hand.
-
-`VirtualClock` passes the contract of the real clock (`test_clock`).
-"""
+"""The kernel without a Director: cells, queues, consumers and actors."""
 
 from collections.abc import Callable, Iterable, Mapping
-from heapq import heappop, heappush
-from itertools import count
 from typing import Any
 
 import gevent
-from gevent import get_hub
 
 from compysition.actor import Actor, ActorOptions
 from compysition.cell import Cell
@@ -20,7 +14,6 @@ from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Dispatcher
 from compysition.event import Event
 from compysition.ledger import Balance, Ledger
-from compysition.parking import Parking
 from compysition.queue import Overflow, Queue
 from compysition.readiness import NOT_STARTED
 from compysition.restartlet import RestartPool
@@ -31,8 +24,6 @@ from compysition.wiring import Endpoint, Wiring
 LIMIT_S = 20.0
 #: A bit of `Cell.shut` that nobody else uses.
 CLOSED = 1 << 10
-#: Timers that may fire without time going on before that counts as an endless loop.
-STANDING_STILL = 1_000
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -46,92 +37,6 @@ def turn() -> None:
     """Let the hub turn a few times, timers and sockets included: whatever can happen without further help happens."""
     for _ in range(5):
         gevent.sleep(0.0005)
-
-
-class VirtualTimer:
-    """A call that is still to come, on a `VirtualClock`."""
-
-    def __init__(self, due: float, callback: Callable[[], object]) -> None:
-        self.due = due
-        self.callback: Callable[[], object] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
-
-
-class VirtualClock(Clock):
-    """Time stands still until `advance`."""
-
-    def __init__(self, now: float = 1_000.0) -> None:
-        self.now = now
-        self._timers: list[tuple[float, int, VirtualTimer]] = []
-        self._numbers = count()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return 1_000_000_000.0 + self.now
-
-    def call_later(self, delay_s: float, callback: Callable[[], object]) -> VirtualTimer:
-        timer = VirtualTimer(self.now + max(0.0, delay_s), callback)
-        heappush(self._timers, (timer.due, next(self._numbers), timer))
-        return timer
-
-    def sleep(self, delay_s: float) -> None:
-        place, is_over = Parking(), False
-
-        def over() -> None:
-            nonlocal is_over
-            is_over = True
-            place.wake()
-
-        timer = self.call_later(delay_s, over)
-        try:
-            while not is_over:
-                place.park()
-        finally:
-            timer.cancel()
-
-    @property
-    def pending(self) -> int:
-        """How many calls are still to come."""
-        return sum(1 for _, _, timer in self._timers if timer.callback is not None)
-
-    def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: every call that becomes due is made at its time, in the hub."""
-        end = self.now + seconds
-        standing = 0
-        while self._timers and self._timers[0][0] <= end:
-            due, _, timer = heappop(self._timers)
-            standing = 0 if due > self.now else standing + 1
-            assert standing < STANDING_STILL, "timers fire for ever and time does not go on"
-            self.now = max(self.now, due)
-            callback, timer.callback = timer.callback, None
-            if callback is not None:
-                call_in_hub(callback)
-        self.now = end
-
-
-def call_in_hub(callback: Callable[[], object]) -> None:
-    """Call `callback` in the hub and wait until that has happened; what it raises is raised here."""
-    place = Parking()
-    outcome: list[BaseException | None] = []
-
-    def call() -> None:
-        try:
-            callback()
-        except BaseException as error:
-            outcome.append(error)
-        else:
-            outcome.append(None)
-        place.wake()
-
-    get_hub().loop.run_callback(call)
-    while not outcome:
-        place.park()
-    if outcome[0] is not None:
-        raise outcome[0]
 
 
 class Kernel:

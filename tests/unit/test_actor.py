@@ -21,7 +21,8 @@ from compysition.event import Event
 from compysition.ledger import DELIVERED, Outcome
 from compysition.readiness import RESTARTING
 from compysition.restartlet import GreenletState
-from tests.unit.kernel import Flow, VirtualClock, turn, wait_until
+from compysition.testing import VirtualClock
+from tests.unit.kernel import Flow, turn, wait_until
 
 
 class Noting(Actor):

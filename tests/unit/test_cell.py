@@ -41,7 +41,8 @@ from compysition.graph import find_rings
 from compysition.ledger import DELIVERED, ENDINGS, Outcome
 from compysition.queue import Overflow, Queue
 from compysition.readiness import NOT_STARTED, PAUSED, RESTARTING
-from tests.unit.kernel import Kernel, VirtualClock, turn, wait_until
+from compysition.testing import VirtualClock
+from tests.unit.kernel import Kernel, turn, wait_until
 
 #: A retry's delay in these tests, in seconds.
 DELAY_S = 10.0

@@ -11,7 +11,8 @@ import pytest
 from gevent import get_hub, getcurrent
 
 from compysition.clock import Clock
-from tests.unit.kernel import VirtualClock, wait_until
+from compysition.testing import VirtualClock
+from tests.unit.kernel import wait_until
 
 #: The loop's own clock is a little coarser.
 COARSE_S = 0.001

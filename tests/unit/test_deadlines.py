@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compysition.deadlines import TICK_S, DeadlineWheel
-from tests.unit.kernel import VirtualClock
+from compysition.testing import VirtualClock
 
 #: What arithmetic with floats may cost.
 ROUNDING_S = 1e-9

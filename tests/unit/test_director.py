@@ -31,7 +31,8 @@ from compysition.errors import (
     WrongContextError,
 )
 from compysition.hosting import HOST
-from tests.unit.kernel import call_in_hub, turn, wait_until
+from compysition.testing.clock import call_in_hub
+from tests.unit.kernel import turn, wait_until
 
 #: For waits that must not come to an end by themselves, in seconds.
 LONG_S = 15.0

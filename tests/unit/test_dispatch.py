@@ -21,7 +21,8 @@ from compysition.dispatch import CHUNK, CHUNK_MOST_S, IDLE_KEPT, LOOK_S, SLICE_S
 from compysition.event import Event
 from compysition.ledger import ENDINGS, Outcome
 from compysition.lineage import Ticket
-from tests.unit.kernel import Kernel, VirtualClock, turn, wait_until
+from compysition.testing import VirtualClock
+from tests.unit.kernel import Kernel, turn, wait_until
 
 
 class Gate:

@@ -17,7 +17,8 @@ from compysition.deadlines import TICK_S, DeadlineWheel
 from compysition.event import Event, Failure
 from compysition.ledger import DELIVERED, ENDINGS, Ledger, Outcome
 from compysition.lineage import AskTicket, Ticket, TicketState, answer
-from tests.unit.kernel import VirtualClock, turn, wait_until
+from compysition.testing import VirtualClock
+from tests.unit.kernel import turn, wait_until
 
 
 class InHand:

@@ -6,7 +6,8 @@ import pytest
 
 from compysition.errors import WrongContextError
 from compysition.parking import Parking
-from tests.unit.kernel import call_in_hub, turn
+from compysition.testing.clock import call_in_hub
+from tests.unit.kernel import turn
 
 
 def test_parked_greenlet_goes_on_when_it_is_woken() -> None:

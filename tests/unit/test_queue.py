@@ -33,7 +33,9 @@ from compysition.ledger import DELIVERED, ENDINGS, Holding, Ledger, Outcome
 from compysition.lineage import Ticket
 from compysition.queue import Overflow, Queue, check_is_event
 from compysition.ring import Ring
-from tests.unit.kernel import VirtualClock, call_in_hub, turn
+from compysition.testing import VirtualClock
+from compysition.testing.clock import call_in_hub
+from tests.unit.kernel import turn
 
 
 class Taker:

@@ -11,7 +11,8 @@ from gevent import GreenletExit, getcurrent
 
 from compysition.backoff import Backoff
 from compysition.restartlet import GreenletState, RestartableGreenlet, RestartPool
-from tests.unit.kernel import VirtualClock, turn
+from compysition.testing import VirtualClock
+from tests.unit.kernel import turn
 
 
 class Flow:
