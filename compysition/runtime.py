@@ -263,9 +263,10 @@ class Runtime:
     def _drain_all(self) -> None:
         self._state = STOPPING
         logger.info("Director %r stops: %s", self.name, self._stop_reason)
+        logs = self._wiring.log_plane()
         self._drain = Drain(
             self._order,
-            self._wiring.log_actors,
+            [member for member in self._order if member.cell in logs],
             self._supervisor,
             self.dispatcher,
             self.dead_letters,

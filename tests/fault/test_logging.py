@@ -453,6 +453,24 @@ def test_lines_logged_in_the_last_millisecond_are_there() -> None:
     assert [text for text in messages(log) if "stops: stop() was called" in text]
 
 
+def test_lines_that_pass_through_a_further_actor_are_there() -> None:
+    """What only a log actor feeds is stopped with it, not with the flow."""
+
+    class Hooked(Collector):
+        def post_hook(self) -> None:
+            self.logger.info("said at the end")
+
+    director = Director()
+    log = director.register_log_actor(Handler, "log", forward)
+    behind = director.register_actor(Collector, "behind")
+    director.register_actor(Hooked, "hooked")
+    director.connect_queue(log, behind)
+    with running(director):
+        pass
+    assert only(behind, "said at the end")
+    assert not letters(director)
+
+
 def test_lines_of_handlers_killed_at_the_deadline_are_there() -> None:
     def consume(actor: Actor, event: Event) -> None:
         try:
