@@ -45,7 +45,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 # An actor's `consume` is described where it is declared, in `Actor`.
 autodoc_inherit_docstrings = False
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 add_module_names = False

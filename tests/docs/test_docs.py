@@ -10,6 +10,7 @@ Pages are ``README.md`` and ``docs/**/*.md``. The conventions are few:
 - ``<!-- not run: why -->`` before a block keeps it from being run. It still has to be Python.
 - ``<!-- examples/NAME.py -->`` before a block says that it is that file without its licence line. The tests of the
   examples run it.
+- ``<!-- serves: NAME.py -->`` and ``<!-- file: NAME -->`` belong to services: `test_served_docs.py`.
 
 Files are named in backquotes with their path in the repository, or in the package; a test is named
 ``tests/…/test_x.py::test_y``.
@@ -71,7 +72,7 @@ class Block:
     language: str
     text: str
     comment: str
-    #: The text block right behind a python block; None if there is none.
+    #: The text block right behind a python or sh block; None if there is none.
     output: str | None
 
     def __str__(self) -> str:
@@ -98,7 +99,7 @@ def blocks_of(page: Path) -> list[Block]:
         end = next(n for n in range(number + 1, len(lines)) if lines[n].startswith("```"))
         text = "".join(f"{text}\n" for text in lines[number + 1 : end])
         language = fence[1]
-        if language == "text" and is_behind and found[-1].language == "python" and found[-1].output is None:
+        if language == "text" and is_behind and found[-1].language in {"python", "sh"} and found[-1].output is None:
             found[-1] = dataclasses.replace(found[-1], output=text)
         else:
             found.append(Block(page, number + 2, language, text, comment, None))
@@ -156,7 +157,7 @@ def anchors_of(file: Path) -> set[str]:
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
-RUN = [block for block in BLOCKS if not block.comment.startswith(("not run:", "examples/"))]
+RUN = [block for block in BLOCKS if not block.comment.startswith(("not run:", "examples/", "serves:"))]
 NOT_RUN = [block for block in BLOCKS if block.comment.startswith("not run:")]
 EXAMPLES = [block for block in BLOCKS if block.comment.startswith("examples/")]
 
@@ -224,7 +225,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page: Path) -> None:
-    named = {name for name in quoted_in(prose_of(page)) if NAMED_FILE.match(name)} - PLACEHOLDERS
+    saved = {block.comment.partition(":")[2].strip() for block in blocks_of(page)}  # by the reader
+    named = {name for name in quoted_in(prose_of(page)) if NAMED_FILE.match(name)} - PLACEHOLDERS - saved
     assert not [name for name in sorted(named) if find_file(name, page) is None]
 
 
