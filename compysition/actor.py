@@ -36,6 +36,7 @@ class ActorOptions:
         fresh_context: Give each handler call an empty `contextvars` context. Handlers share greenlets: without this
             one event sees what the one before has left there.
         once: In one worker process only, where a server runs several; for sources and brokers.
+        ends_flow: Requests may end here without an answer, on purpose: ``compysition check`` asks for no way back.
     """
 
     concurrency: int = 100
@@ -44,6 +45,7 @@ class ActorOptions:
     start_timeout_s: float = 30.0
     fresh_context: bool = False
     once: bool = False
+    ends_flow: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.concurrency, int) or self.concurrency < 1:
@@ -108,6 +110,10 @@ class Actor:
     #: Whether its inbox never feeds its own outboxes and its `consume` never waits: it takes answers, such as `WSGI`.
     #: A circle that closes here is none, and it is stopped last.
     answers: ClassVar[bool] = False
+    #: Whether what leaves its outboxes are requests, each of which wants an answer in its inbox, as with `WSGI`.
+    _is_door: ClassVar[bool] = False
+    #: Whether flows end here by its nature, as in `Null`; nobody misses a way on.
+    _is_end: ClassVar[bool] = False
 
     def __init__(self, name: str, *, blocking_consume: bool = False) -> None:
         self.name = name
@@ -172,6 +178,10 @@ class Actor:
     def _door(self) -> str | None:
         """One line that says how to reach this actor from outside; None for actors without a door."""
         return None
+
+    def _listens_on(self) -> tuple[str, ...]:
+        """The URLs on which this actor listens once it is started, known before; () for those that do not."""
+        return ()
 
     # ---- tools ----------------------------------------------------------------------------------------------------
 

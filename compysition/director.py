@@ -20,8 +20,11 @@ from compysition.errors import (
     DirectorStoppedError,
     QueueFullError,
     UnavailableError,
+    suggestion,
 )
 from compysition.event import Event, Failure
+from compysition.flow.pictures import FORMATS
+from compysition.flow.values import Flow
 from compysition.hosting import HOST
 from compysition.ledger import Balance
 from compysition.lineage import AskTicket, TicketState
@@ -402,6 +405,23 @@ class Director(Configured, Runtime):
         """One line for each way in from outside."""
         lines = [member.actor._door() for member in self._wiring.members.values()]
         return [line for line in lines if line is not None]
+
+    def flow(self) -> Flow:
+        """What is registered and connected, as values; the same before the start and later."""
+        return self._wiring.flow(self.name)
+
+    def graph(self, format: str = "mermaid") -> str:  # noqa: A002  # the word of the command line
+        """A picture of the flow as text, what ``compysition graph`` prints: doors, connections, error wires, rings.
+
+        Args:
+            format: ``mermaid`` or ``dot``.
+
+        Raises:
+            ConfigurationError: there is no such format.
+        """
+        if format not in FORMATS:
+            raise ConfigurationError(f"there is no picture format {format!r}{suggestion(str(format), FORMATS)}")
+        return FORMATS[format](self.flow())
 
     # ---- small things ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Pure functions over cells and their queues. Must not know the Director. Read nex
 
 from collections.abc import Callable, Iterable, Sequence
 
+from compysition import components as circles
 from compysition.cell import Cell
 from compysition.queue import Queue
 from compysition.ring import Ring
@@ -24,43 +25,7 @@ def components(cells: Sequence[Cell], is_cut: Callable[[Cell], bool]) -> list[li
     Connections that lead to a cell for which `is_cut` holds do not count: such an actor's inbox does not feed its own
     outboxes, so no circle goes through it.
     """
-    successors: dict[Cell, list[Cell]] = {
-        cell: [queue.cell for queue in out_queues(cell) if isinstance(queue.cell, Cell) and not is_cut(queue.cell)]
-        for cell in cells
-    }
-    found: list[list[Cell]] = []
-    index: dict[Cell, int] = {}
-    lowest: dict[Cell, int] = {}
-    path: list[Cell] = []
-    on_path: set[Cell] = set()
-    # Tarjan's algorithm with a stack of its own: a chain of a thousand actors must not meet the recursion limit.
-    for root in cells:
-        if root in index:
-            continue
-        stack: list[tuple[Cell, int]] = [(root, 0)]
-        while stack:
-            cell, position = stack.pop()
-            if position == 0:
-                index[cell] = lowest[cell] = len(index)
-                path.append(cell)
-                on_path.add(cell)
-            for next_position, other in enumerate(successors[cell][position:], position + 1):
-                if other not in index:
-                    stack += [(cell, next_position), (other, 0)]
-                    break
-                if other in on_path:
-                    lowest[cell] = min(lowest[cell], index[other])
-            else:
-                if lowest[cell] == index[cell]:
-                    component: list[Cell] = []
-                    while not component or component[-1] is not cell:
-                        component.append(path.pop())
-                        on_path.discard(component[-1])
-                    found.append(component[::-1])
-                if stack:
-                    parent = stack[-1][0]
-                    lowest[parent] = min(lowest[parent], lowest[cell])
-    return found[::-1]
+    return circles.components(_successors(cells, is_cut))
 
 
 def find_rings(cells: Sequence[Cell], is_cut: Callable[[Cell], bool]) -> list[Ring]:
@@ -79,7 +44,7 @@ def find_rings(cells: Sequence[Cell], is_cut: Callable[[Cell], bool]) -> list[Ri
             if queue.cell in members and not (isinstance(queue.cell, Cell) and is_cut(queue.cell))
         ]
         if inner:
-            ring = Ring(_in_order(component, inner), inner)
+            ring = Ring(circles.in_order(component, _successors(component, is_cut)), inner)
             rings.append(ring)
             for cell in component:
                 cell.ring = ring
@@ -100,11 +65,8 @@ def reachable(starts: Iterable[Cell]) -> set[Cell]:
     return seen
 
 
-def _in_order(component: Sequence[Cell], inner: Sequence[Queue]) -> list[Cell]:
-    """The component's cells, each behind one that feeds it where that is possible."""
-    order = [component[0]]
-    while len(order) < len(component):
-        following = [q.cell for q in inner if q.source == order[-1].name and q.cell not in order]
-        rest = [cell for cell in component if cell not in order]
-        order.append(next((cell for cell in following if isinstance(cell, Cell)), rest[0]))
-    return order
+def _successors(cells: Sequence[Cell], is_cut: Callable[[Cell], bool]) -> dict[Cell, list[Cell]]:
+    return {
+        cell: [queue.cell for queue in out_queues(cell) if isinstance(queue.cell, Cell) and not is_cut(queue.cell)]
+        for cell in cells
+    }

@@ -21,7 +21,8 @@ from compysition.errors import (
     RegistrationError,
     suggestion,
 )
-from compysition.graph import find_rings, reachable
+from compysition.flow.values import Flow, FlowActor, FlowConnection, Place, caller
+from compysition.graph import find_rings, out_queues, reachable
 from compysition.ledger import Ledger
 from compysition.queue import Overflow, Queue
 from compysition.restartlet import RestartPool
@@ -60,6 +61,8 @@ class Wiring:
         self.log_actors: list[Member] = []
         self.error_actor: Member | None = None
         self.rings: list[Ring] = []
+        #: Where the script registered an actor, by its name, and made a connection.
+        self._places: dict[str | Queue, Place | None] = {}
         #: Connections to the error actor that nobody asked for; made anew at each start.
         self._implicit: list[tuple[Member, Queue]] = []
 
@@ -114,6 +117,7 @@ class Wiring:
         )
         member = Member(actor, cell, self._make_pool(cell), chosen)
         self.members[name] = member
+        self._places[name] = caller()
         actor._attach(self._host, cell, member.pool)
         return member
 
@@ -176,7 +180,9 @@ class Wiring:
                         f"{receiver.name!r} already: name another outbox or inbox, as in ({receiver.name!r}, 'name')"
                     )
             made.append(queue)
+        place = caller()
         for queue in made:
+            self._places[queue] = place
             self._add(sender, queue)
 
     def outside_queue(self, member: Member, inbox: str) -> Queue:
@@ -206,7 +212,7 @@ class Wiring:
 
     def _connect_to_error_actor(self) -> None:
         for member, queue in self._implicit:
-            del member.cell.error_outboxes[queue.outbox]
+            del member.cell.error_outboxes[queue.outbox], self._places[queue]
             self.members[queue.cell.name].cell.inboxes.remove(queue)
         self._implicit.clear()
         if self.error_actor is None:
@@ -215,6 +221,47 @@ class Wiring:
             if member is not self.error_actor and not member.cell.error_outboxes:
                 self.connect(member.actor, self.error_actor.actor, capacity=None, overflow=Overflow.WAIT, is_error=True)
                 self._implicit.append((member, self.error_actor.cell.inboxes[-1]))
+
+    def flow(self, name: str) -> Flow:
+        """What is registered and connected, as values; the same before the start and later."""
+        implicit = {queue for _, queue in self._implicit}
+        members = self.members.values()
+        return Flow(
+            name,
+            self._size,
+            tuple(self._flow_actor(member) for member in members),
+            tuple(
+                FlowConnection(
+                    queue.source,
+                    queue.outbox,
+                    queue.cell.name,
+                    queue.inbox,
+                    queue.capacity,
+                    queue.overflow.value,
+                    queue.is_error,
+                    self._places[queue],
+                )
+                for member in members
+                for queue in out_queues(member.cell)
+                if queue not in implicit
+            ),
+        )
+
+    def _flow_actor(self, member: Member) -> FlowActor:
+        actor, is_log_actor = member.actor, member in self.log_actors
+        return FlowActor(
+            member.name,
+            type(actor).__name__,
+            is_door=actor._is_door,
+            is_cut=actor.answers,
+            is_log_actor=is_log_actor,
+            is_error_actor=member is self.error_actor,
+            is_end=actor._is_end,
+            ends_flow=member.options.ends_flow,
+            is_posted_to=not is_log_actor and any(queue.source == "" for queue in member.cell.inboxes),
+            listens=actor._listens_on(),
+            place=self._places[member.name],
+        )
 
     def log_plane(self) -> set[Cell]:
         """The cells of log actors, and of actors that only they feed."""

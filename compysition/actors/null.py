@@ -12,5 +12,7 @@ class Null(Actor):
         name: Its name.
     """
 
+    _is_end = True
+
     def consume(self, event: Event) -> None:
         """Finish with `event`."""

@@ -56,6 +56,7 @@ class STDOUT(Actor):
 
     # Order is what people read by.
     options = ActorOptions(concurrency=1)
+    _is_end = True
 
     @checked
     def __init__(

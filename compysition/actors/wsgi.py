@@ -71,6 +71,7 @@ class WSGI(Actor):
     """
 
     answers = True
+    _is_door = True
     #: What `run_server` is if it is not given.
     serves_by_default: ClassVar[bool] = False
 
@@ -168,6 +169,10 @@ class WSGI(Actor):
             return None
         url = self._server.url.rstrip("/") + self.base_path
         return f"{self.name}: {url}  (try: curl -i {url})"
+
+    def _listens_on(self) -> tuple[str, ...]:
+        host = f"[{self.address}]" if ":" in self.address.strip("[]") else self.address
+        return (f"http://{host}:{self._port}{self.base_path}",) if self.run_server else ()
 
     # ---- answers --------------------------------------------------------------------------------------------------
 

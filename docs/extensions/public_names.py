@@ -27,6 +27,7 @@ MODULES = ("compysition", "compysition.actors", "compysition.errors", "compysiti
 #: Where the classes of `docs/reference/values.md` are written: public calls return them, and nobody imports them.
 VALUES = (
     "compysition.snapshot",
+    "compysition.flow.values",
     "compysition.ledger",
     "compysition.drain",
     "compysition.deadletter",

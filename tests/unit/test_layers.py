@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__about__", "errors"),
     (
         *("logger", "setting_types", "setting_sources", "settings"),
-        *("clock", "backoff", "arguments", "copying", "parking", "event"),
+        *("clock", "backoff", "arguments", "copying", "parking", "components", "event"),
     ),
     ("ledger", "deadlines", "lineage", "deadletter"),
     ("queue", "ring"),
@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 #: Modules beside the layers: the highest layer that they may import, and the lowest that may import them.
 BESIDE: dict[str, tuple[int, int]] = {
     "graph": (4, 5),
+    "flow": (1, 6),
     "http": (3, 7),
     "mdp": (4, 7),
     "xml": (0, 7),
@@ -46,7 +47,7 @@ FORBIDDEN_LAYERS: dict[str, frozenset[int]] = {
     "__init__": frozenset({7, 8}),  # `import compysition` costs what the core costs
 }
 #: Packages whose modules may import each other; in `actors` only the class that is subclassed.
-OPEN_PACKAGES = frozenset({"http", "mdp", "testing", "cli"})
+OPEN_PACKAGES = frozenset({"flow", "http", "mdp", "testing", "cli"})
 SUBCLASSING_PACKAGES = frozenset({"actors"})
 
 #: Libraries beside the standard one. A name without an entry has the core's.
@@ -293,7 +294,7 @@ def test_director_and_actors_do_not_know_each_other() -> None:
 
 
 def test_core_has_no_libraries_of_its_own() -> None:
-    core = {name for layer in LAYERS[:7] for name in layer} | {"graph"}
+    core = {name for layer in LAYERS[:7] for name in layer} | {"graph", "flow"}
     assert not core & set(LIBRARIES)
 
 
