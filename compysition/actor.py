@@ -17,7 +17,7 @@ from compysition.dispatch import present_hand
 from compysition.errors import ConfigurationError, DirectorStateError, RegistrationError, UsageError, suggestion
 from compysition.event import Event
 from compysition.logger import get_logger
-from compysition.parking import Parking
+from compysition.parking import Parking, wait_until
 from compysition.queue import Queue
 from compysition.readiness import PAUSED, RESTARTING, Host
 from compysition.restartlet import RestartableGreenlet, RestartPool
@@ -253,23 +253,7 @@ class Actor:
 
     def sleep(self, seconds: float) -> bool:
         """Wait, at most until the Director stops or this actor restarts. Returns whether to go on, as `loop`."""
-        host = self._hosted
-        place = Parking()
-        is_over = False
-
-        def over() -> None:
-            nonlocal is_over
-            is_over = True
-            place.wake()
-
-        timer = host.clock.call_later(seconds, over)
-        self._sleeping.add(place)
-        try:
-            while not is_over and self.loop():
-                place.park()
-        finally:
-            self._sleeping.discard(place)
-            timer.cancel()
+        wait_until(lambda: not self.loop(), clock=self._hosted.clock, timeout_s=seconds, places=self._sleeping)
         return self.loop()
 
     def loop(self) -> bool:

@@ -4,8 +4,8 @@
 `Credentials` says in two steps whether somebody is known. `Credentials.check` is cheap and belongs to one thread: it
 re-reads a changed file, looks into the cache of good credentials, and decides what needs no hashing. What is left,
 `Check.run`, is 50–500 ms of pure CPU that releases the GIL: run it in any thread, then hand the check to
-`Credentials.remember`. `Credentials.verify` does all of it at once. Must not know actors or events. Read next:
-`compysition.actors.basicauth`, which runs the hashes beside the hub.
+`Credentials.remember`. Must not know actors or events. Read next: `compysition.actors.basicauth`, which runs the hashes
+beside the hub.
 """
 
 import base64
@@ -321,15 +321,6 @@ class Credentials:
         key = self._mac(struct.pack("!?QQ", is_known, len(name), len(secret)) + name + secret + entry.stored)
         is_good = is_known and self._good.get(key, 0.0) > self._clock()
         return Check(True if is_good else None, key, entry, is_known, secret)
-
-    def needs_hashing(self, username: str, password: str) -> bool:
-        """Whether `verify` would hash now: 50–500 ms of CPU, which do not belong on the hub."""
-        return self.check(username, password).verdict is None
-
-    def verify(self, username: str, password: str) -> bool:
-        """Whether this user has this password. Blocks for as long as hashing takes."""
-        check = self.check(username, password)
-        return self.remember(check, check.run())
 
     def remember(self, check: Check, verdict: bool) -> bool:
         """Keep what `check.run()` found, if it was yes, for `CACHE_S`; returns the verdict."""

@@ -20,7 +20,7 @@ from compysition.clock import Clock
 from compysition.event import Event
 from compysition.ledger import DELIVERED, Outcome
 from compysition.logger import get_logger
-from compysition.parking import Parking
+from compysition.parking import Parking, wait_until
 
 if TYPE_CHECKING:
     from compysition.cell import Cell
@@ -286,22 +286,7 @@ class Dispatcher:
         It is looked at again after chunks and after `notice`, and every `LOOK_S` seconds in any case: a condition may
         depend on what does not pass here, such as an open request.
         """
-        deadline = self.clock.monotonic() + timeout_s
-        place = Parking()
-        self.watchers.add(place)
-        try:
-            while not condition():
-                left_s = deadline - self.clock.monotonic()
-                if left_s <= 0:
-                    return False
-                timer = self.clock.call_later(min(left_s, LOOK_S), place.wake)
-                try:
-                    place.park()
-                finally:
-                    timer.cancel()
-        finally:
-            self.watchers.discard(place)
-        return True
+        return wait_until(condition, clock=self.clock, timeout_s=timeout_s, places=self.watchers, look_s=LOOK_S)
 
     def park(self, consumer: Consumer) -> bool:
         """Wait for the next thing to do. Returns False when the consumer is not needed any more."""
@@ -330,8 +315,10 @@ class Dispatcher:
         for cell in self.ready:
             cell.is_queued = False
         self.ready.clear()
-        self._timer.stop()
-        self._timer.close()
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
         self.is_armed = False
         while self._idle:
             self._idle.pop().kill(block=False)

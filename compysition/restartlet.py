@@ -7,16 +7,17 @@ Must not know actors. Read next: `dispatch`.
 """
 
 import enum
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gevent import Greenlet, GreenletExit
+from gevent import Greenlet, GreenletExit, getcurrent
 
 from compysition.backoff import Backoff
 from compysition.clock import Clock, Timer
 from compysition.logger import get_logger
-from compysition.parking import Parking
+from compysition.parking import Parking, wait_until
 
 logger = get_logger("restartlet")
 
@@ -216,34 +217,18 @@ class RestartPool:
         for greenlet in self._greenlets:
             greenlet.kill()
 
-    def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until all have ended, at most `timeout_s` seconds. Returns whether they have."""
-        place = Parking()
-        is_late = False
+    def join(self, timeout_s: float = math.inf) -> bool:
+        """Wait until all but the present greenlet have ended, at most `timeout_s` seconds. Returns whether it is so."""
+        current = getcurrent()
+        return wait_until(
+            lambda: not self.is_alive(but=current), clock=self.clock, timeout_s=timeout_s, places=self._joining
+        )
 
-        def late() -> None:
-            nonlocal is_late
-            is_late = True
-            place.wake()
-
-        timer = None if timeout_s is None else self.clock.call_later(timeout_s, late)
-        self._joining.add(place)
-        try:
-            while self.is_alive() and not is_late:
-                place.park()
-        finally:
-            self._joining.discard(place)
-            if timer is not None:
-                timer.cancel()
-        return not self.is_alive()
-
-    def is_alive(self) -> bool:
-        """Whether any greenlet has still to end, or waits for its restart."""
-        return bool(self._timers) or any(g.is_alive() or g.state is GreenletState.NEW for g in self._greenlets)
-
-    def has_unfinished(self) -> bool:
-        """Whether any greenlet has not come to its own end, dead ones included."""
-        return any(g.state is not GreenletState.ENDED for g in self._greenlets)
+    def is_alive(self, *, but: object = None) -> bool:
+        """Whether any greenlet, `but` for one of gevent's, has still to end, or waits for its restart."""
+        return bool(self._timers) or any(
+            g.state is GreenletState.NEW or (g.is_alive() and g.greenlet is not but) for g in self._greenlets
+        )
 
     def __iter__(self) -> Iterator[RestartableGreenlet]:
         return iter(tuple(self._greenlets))

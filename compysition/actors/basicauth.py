@@ -5,7 +5,6 @@ Who is known, and the words of HTTP's Basic scheme, stand in `compysition.creden
 from the hub: a small pool of threads, one flight per credential, and a bound on those that wait.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from gevent.threadpool import ThreadPool
 
 from compysition.actor import Actor
 from compysition.clock import Clock
+from compysition.cores import usable_cores
 from compysition.credentials import Check, Credentials, challenge, parse_basic
 from compysition.errors import DeadlineError, UnauthorizedError, UnavailableError
 from compysition.event import Event
@@ -150,14 +150,10 @@ class BasicAuth(Actor):
         clock.outside += 1
         try:
             if self._threads is None:
-                self._threads = ThreadPool(_n_cores())
+                self._threads = ThreadPool(usable_cores())
             verdict = self._threads.apply(check.run)
         finally:
             clock.outside -= 1
             del self._flights[check.key]
             flight.set(verdict)
         return verdict
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

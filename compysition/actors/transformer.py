@@ -4,13 +4,13 @@
 What XML may do stands in `compysition.xml`; here is only what events add to it.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gevent.lock import BoundedSemaphore
 
 from compysition.actor import Actor
+from compysition.cores import usable_cores
 from compysition.errors import StylesheetError
 from compysition.event import Event
 from compysition.xml import Stylesheet, size_of
@@ -64,7 +64,7 @@ class Transformer(Actor):
         self._allow_doctype = allow_doctype
         # The pool is made for calls that wait, and has more threads than there are cores. Twenty transformations at
         # once are no faster than two and quarrel about the GIL: a timer of the hub came 270 ms late instead of 9.
-        self._cores = BoundedSemaphore(_n_cores())
+        self._cores = BoundedSemaphore(usable_cores())
 
     def consume(self, event: Event) -> None:
         """Transform one document. Waits, cooperatively, only for large ones."""
@@ -78,10 +78,6 @@ class Transformer(Actor):
 
     def _transform(self, document: object, n_bytes: int) -> "etree._XSLTResultTree":
         return self._stylesheet.apply(document, allow_doctype=self._allow_doctype, n_bytes=n_bytes)
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _checked_path(path: str | Path | None) -> Path:

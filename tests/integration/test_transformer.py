@@ -14,7 +14,7 @@ from lxml import etree
 from compysition import Director, Event
 from compysition.actor import Actor
 from compysition.actors import Transformer
-from compysition.actors.transformer import _n_cores
+from compysition.cores import usable_cores
 from compysition.errors import MalformedError, StylesheetError, UnprocessableError
 from compysition.xml import FIRST_US_PER_BYTE, LARGE_US
 
@@ -135,7 +135,7 @@ def test_no_more_large_documents_are_under_way_than_there_are_cores(
     Pool(20).map(lambda _: ask(director, LARGE), range(40))
 
     assert len(most) == 40
-    assert max(most) <= _n_cores()
+    assert max(most) <= usable_cores()
 
 
 @pytest.mark.parametrize(

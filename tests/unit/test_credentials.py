@@ -33,6 +33,17 @@ BCRYPT = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 PBKDF2 = "$pbkdf2-sha256$i=1$c2FsdHNhbHQ$7q77FNs/69qVkPyRNSqXo6plaOX9a1Kyv7l1dRFK7ZE"
 
 
+def needs_hashing(credentials: Credentials, username: str, password: str) -> bool:
+    """Whether `verify` would hash now."""
+    return credentials.check(username, password).verdict is None
+
+
+def verify(credentials: Credentials, username: str, password: str) -> bool:
+    """All steps at once: what `BasicAuth` does, in this thread."""
+    check = credentials.check(username, password)
+    return credentials.remember(check, check.run())
+
+
 class Clock:
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -155,9 +166,9 @@ def test_a_realm_that_is_no_printable_ascii_is_refused(realm: Any) -> None:
 def test_a_known_user_with_the_right_password_is_let_in() -> None:
     credentials = Credentials({"ann": "secret", "bob": "b:ö", "": ""})
 
-    assert credentials.verify("ann", "secret") is True
-    assert credentials.verify("bob", "b:ö") is True
-    assert credentials.verify("", "") is True
+    assert verify(credentials, "ann", "secret") is True
+    assert verify(credentials, "bob", "b:ö") is True
+    assert verify(credentials, "", "") is True
 
 
 @pytest.mark.parametrize(
@@ -165,22 +176,22 @@ def test_a_known_user_with_the_right_password_is_let_in() -> None:
     [("ann", "Secret"), ("ann", ""), ("ann", "secret "), ("Ann", "secret"), ("eve", "secret"), ("eve", ""), ("", "")],
 )
 def test_anybody_else_is_refused(username: str, password: str) -> None:
-    assert Credentials({"ann": "secret"}).verify(username, password) is False
+    assert verify(Credentials({"ann": "secret"}), username, password) is False
 
 
 def test_an_empty_mapping_lets_nobody_in() -> None:
     credentials = Credentials({})
 
     assert credentials.n_users == 0
-    assert credentials.verify("", "") is False
+    assert verify(credentials, "", "") is False
 
 
 def test_plain_passwords_need_no_hashing() -> None:
     credentials = Credentials({"ann": "secret"})
 
     assert not credentials.is_hashed
-    assert not credentials.needs_hashing("ann", "secret")
-    assert not credentials.needs_hashing("eve", "secret")
+    assert not needs_hashing(credentials, "ann", "secret")
+    assert not needs_hashing(credentials, "eve", "secret")
 
 
 def test_known_and_unknown_users_are_compared_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +204,8 @@ def test_known_and_unknown_users_are_compared_alike(monkeypatch: pytest.MonkeyPa
     credentials = Credentials({"ann": "a long, long, long password"})
     monkeypatch.setattr(hmac, "compare_digest", compare_digest)
 
-    credentials.verify("ann", "x")
-    credentials.verify("eve", "x")
+    verify(credentials, "ann", "x")
+    verify(credentials, "eve", "x")
 
     assert compared == [(32, 32)] * 2
 
@@ -205,7 +216,7 @@ def test_a_mapping_that_changes_later_changes_nothing() -> None:
 
     users["eve"] = "x"
 
-    assert not credentials.verify("eve", "x")
+    assert not verify(credentials, "eve", "x")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +245,7 @@ def test_a_mapping_that_cannot_work_is_refused_without_showing_passwords(users: 
 
 @pytest.mark.parametrize("password", ["$2", "$2b$", "{SHA}", "$scrypt$", "$1$ is too much"])
 def test_a_plain_password_may_begin_like_a_hash(password: str) -> None:
-    assert Credentials({"ann": password}).verify("ann", password)
+    assert verify(Credentials({"ann": password}), "ann", password)
 
 
 def test_exactly_one_of_mapping_and_file_is_wanted(tmp_path: Path) -> None:
@@ -250,9 +261,9 @@ def test_exactly_one_of_mapping_and_file_is_wanted(tmp_path: Path) -> None:
 def test_bcrypt_lines_are_understood(tmp_path: Path, prefix: str) -> None:
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{prefix}{BCRYPT[4:]}"))
 
-    assert credentials.verify("ann", "secret") is True
-    assert credentials.verify("ann", "Secret") is False
-    assert credentials.verify("eve", "secret") is False
+    assert verify(credentials, "ann", "secret") is True
+    assert verify(credentials, "ann", "Secret") is False
+    assert verify(credentials, "eve", "secret") is False
 
 
 @pytest.mark.parametrize("scheme", ["scrypt", "pbkdf2-sha256"])
@@ -260,8 +271,8 @@ def test_hashes_of_our_own_are_understood(tmp_path: Path, scheme: Any) -> None:
     stored = hash_password("pässword: 1", scheme=scheme)
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{stored}"))
 
-    assert credentials.verify("ann", "pässword: 1") is True
-    assert credentials.verify("ann", "password: 1") is False
+    assert verify(credentials, "ann", "pässword: 1") is True
+    assert verify(credentials, "ann", "password: 1") is False
 
 
 def test_a_hash_of_our_own_is_salted() -> None:
@@ -280,7 +291,7 @@ def test_comments_blank_lines_and_line_ends_of_windows_are_taken(tmp_path: Path)
     credentials = Credentials(htpasswd=str(file))
 
     assert credentials.n_users == 2
-    assert credentials.verify("ann", "secret")
+    assert verify(credentials, "ann", "secret")
 
 
 @pytest.mark.parametrize(
@@ -360,7 +371,7 @@ def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
     credentials = Credentials(htpasswd=htpasswd(tmp_path))
 
     assert credentials.n_users == 0
-    assert credentials.verify("", "") is False
+    assert verify(credentials, "", "") is False
 
 
 def test_bcrypt_is_named_with_its_extra_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,8 +400,8 @@ def test_bcrypt_is_imported_only_for_a_file_that_needs_it(tmp_path: Path) -> Non
 def test_an_unknown_user_costs_the_same_hash_as_a_known_one(tmp_path: Path, counted: list[bytes]) -> None:
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{BCRYPT}"))
 
-    credentials.verify("ann", "wrong")
-    credentials.verify("eve", "wrong")
+    verify(credentials, "ann", "wrong")
+    verify(credentials, "eve", "wrong")
 
     assert counted == [b"wrong"] * 2
 
@@ -399,7 +410,7 @@ def test_an_unknown_user_is_refused_even_with_the_stand_ins_password(tmp_path: P
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{BCRYPT}"))
 
     for _ in range(2):
-        assert credentials.verify("eve", "secret") is False
+        assert verify(credentials, "eve", "secret") is False
 
     assert counted == [b"secret"] * 2
 
@@ -418,8 +429,8 @@ def test_bcrypt_refuses_what_it_would_cut_at_the_same_cost(tmp_path: Path, count
     stored = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{stored}"))
 
-    assert credentials.verify("ann", password) is True
-    assert credentials.verify(username, password + "x") is False
+    assert verify(credentials, "ann", password) is True
+    assert verify(credentials, username, password + "x") is False
     assert len(counted) == 2
 
 
@@ -427,33 +438,33 @@ def test_other_hashes_take_long_passwords(tmp_path: Path) -> None:
     stored = hash_password("x" * 100, scheme="pbkdf2-sha256")
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{stored}"))
 
-    assert credentials.verify("ann", "x" * 100) is True
-    assert credentials.verify("ann", "x" * 99) is False
+    assert verify(credentials, "ann", "x" * 100) is True
+    assert verify(credentials, "ann", "x" * 99) is False
 
 
 def test_good_credentials_are_not_hashed_again_for_a_while(tmp_path: Path, counted: list[bytes], clock: Clock) -> None:
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{BCRYPT}"), clock=clock)
 
-    assert credentials.needs_hashing("ann", "secret")
-    assert credentials.verify("ann", "secret")
+    assert needs_hashing(credentials, "ann", "secret")
+    assert verify(credentials, "ann", "secret")
     clock.now_s += CACHE_S - 1
-    assert not credentials.needs_hashing("ann", "secret")
-    assert credentials.verify("ann", "secret")
+    assert not needs_hashing(credentials, "ann", "secret")
+    assert verify(credentials, "ann", "secret")
     assert len(counted) == 1
 
     clock.now_s += 1
-    assert credentials.needs_hashing("ann", "secret")
-    assert credentials.verify("ann", "secret")
+    assert needs_hashing(credentials, "ann", "secret")
+    assert verify(credentials, "ann", "secret")
     assert len(counted) == 2
 
 
 def test_bad_credentials_are_hashed_each_time(tmp_path: Path, counted: list[bytes]) -> None:
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{BCRYPT}"))
-    credentials.verify("ann", "secret")
+    verify(credentials, "ann", "secret")
 
     for _ in range(3):
-        assert credentials.needs_hashing("ann", "wrong")
-        assert not credentials.verify("ann", "wrong")
+        assert needs_hashing(credentials, "ann", "wrong")
+        assert not verify(credentials, "ann", "wrong")
 
     assert len(counted) == 4
 
@@ -465,8 +476,8 @@ def test_the_cache_is_bounded_and_the_oldest_goes_first(tmp_path: Path, clock: C
         credentials.remember(credentials.check("ann", f"password {number}"), True)
 
     assert len(credentials._good) == CACHE_SIZE
-    assert credentials.needs_hashing("ann", "password 9")
-    assert not credentials.needs_hashing("ann", "password 10")
+    assert needs_hashing(credentials, "ann", "password 9")
+    assert not needs_hashing(credentials, "ann", "password 10")
 
 
 def test_names_and_passwords_that_run_together_are_told_apart(tmp_path: Path) -> None:
@@ -477,7 +488,7 @@ def test_names_and_passwords_that_run_together_are_told_apart(tmp_path: Path) ->
 
 def test_no_password_shows(tmp_path: Path) -> None:
     credentials = Credentials(htpasswd=htpasswd(tmp_path, f"ann:{BCRYPT}"))
-    credentials.verify("ann", "secret")
+    verify(credentials, "ann", "secret")
     shown = f"{credentials!r} {credentials.check('ann', 'secret')!r} {Credentials({'ann': 'secret'})!r}"
 
     assert "secret" not in shown
@@ -493,7 +504,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
     htpasswd(tmp_path, f"ann:{BCRYPT}", f"bob:{BCRYPT}")
 
-    assert credentials.verify("bob", "secret")
+    assert verify(credentials, "bob", "secret")
     assert credentials.n_users == 2
 
 
@@ -506,40 +517,40 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path
 
     (tmp_path / "new").replace(file)
 
-    assert credentials.verify("bob", "secret")
-    assert not credentials.verify("ann", "secret")
+    assert verify(credentials, "bob", "secret")
+    assert not verify(credentials, "ann", "secret")
 
 
 def test_a_new_hash_forgets_the_good_credentials_of_the_old_one(tmp_path: Path, clock: Clock) -> None:
     file = htpasswd(tmp_path, f"ann:{BCRYPT}")
     credentials = Credentials(htpasswd=file, clock=clock)
-    assert credentials.verify("ann", "secret")
+    assert verify(credentials, "ann", "secret")
 
     new = bcrypt.hashpw(b"changed", bcrypt.gensalt(4)).decode()
     htpasswd(tmp_path, "# changed", f"ann:{new}")
 
-    assert not credentials.verify("ann", "secret")
-    assert credentials.verify("ann", "changed")
+    assert not verify(credentials, "ann", "secret")
+    assert verify(credentials, "ann", "changed")
 
 
 def test_a_removed_user_is_out_at_once(tmp_path: Path) -> None:
     file = htpasswd(tmp_path, f"ann:{BCRYPT}", f"bob:{BCRYPT}")
     credentials = Credentials(htpasswd=file)
-    assert credentials.verify("ann", "secret")
+    assert verify(credentials, "ann", "secret")
 
     htpasswd(tmp_path, f"bob:{BCRYPT}")
 
-    assert not credentials.verify("ann", "secret")
+    assert not verify(credentials, "ann", "secret")
 
 
 def test_an_emptied_file_lets_nobody_in(tmp_path: Path) -> None:
     file = htpasswd(tmp_path, f"ann:{BCRYPT}")
     credentials = Credentials(htpasswd=file)
-    assert credentials.verify("ann", "secret")
+    assert verify(credentials, "ann", "secret")
 
     file.write_text("")
 
-    assert not credentials.verify("ann", "secret")
+    assert not verify(credentials, "ann", "secret")
 
 
 @pytest.mark.parametrize("how", ["broken", "missing", "a directory"])
@@ -557,8 +568,8 @@ def test_a_broken_new_file_keeps_the_old_users_and_says_so_once(
 
     with caplog.at_level(logging.INFO, "compysition"):
         for _ in range(3):
-            assert credentials.verify("ann", "secret")
-            assert not credentials.verify("bob", "verysecret")
+            assert verify(credentials, "ann", "secret")
+            assert not verify(credentials, "bob", "verysecret")
 
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -570,11 +581,11 @@ def test_a_file_that_is_mended_is_taken(tmp_path: Path) -> None:
     file = htpasswd(tmp_path, f"ann:{BCRYPT}")
     credentials = Credentials(htpasswd=file)
     file.unlink()
-    assert credentials.verify("ann", "secret")
+    assert verify(credentials, "ann", "secret")
 
     htpasswd(tmp_path, f"bob:{BCRYPT}")
 
-    assert credentials.verify("bob", "secret")
+    assert verify(credentials, "bob", "secret")
 
 
 def test_a_running_check_is_not_touched_by_a_change(tmp_path: Path) -> None:
@@ -585,4 +596,4 @@ def test_a_running_check_is_not_touched_by_a_change(tmp_path: Path) -> None:
     credentials.remember(check, check.run())
 
     assert check.run()
-    assert not credentials.verify("ann", "secret")
+    assert not verify(credentials, "ann", "secret")

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__about__", "errors"),
     (
         *("logger", "setting_types", "setting_sources", "settings"),
-        *("clock", "backoff", "arguments", "copying", "parking", "components", "event"),
+        *("clock", "backoff", "arguments", "copying", "cores", "parking", "components", "event"),
     ),
     ("ledger", "deadlines", "lineage", "deadletter"),
     ("queue", "ring"),

@@ -410,16 +410,6 @@ def test_pool_is_alive_while_a_restart_is_to_come(pool: RestartPool, clock: Virt
     assert not pool.is_alive()
 
 
-def test_pool_is_unfinished_while_a_greenlet_has_not_come_to_its_own_end(owned: RestartPool, flow: Flow) -> None:
-    greenlet = owned.spawn(flow)
-    turn()
-    assert owned.has_unfinished()
-    flow.may_return.set()
-    turn()
-    assert not owned.has_unfinished()
-    assert greenlet.state is GreenletState.ENDED
-
-
 def ends_well() -> None:
     pass
 
