@@ -374,7 +374,7 @@ class Director(Configured, Runtime):
         return answer
 
     def _no_answer(self, ticket: AskTicket, state: TicketState, name: str, timeout_s: float) -> Exception:
-        if self._state == STOPPED:
+        if self._state != RUNNING and (ticket.deadline is None or self.clock.monotonic() < ticket.deadline):
             return DirectorStoppedError(f"the Director stopped before {name!r} had answered")
         if state is TicketState.ENDED and ticket.has_drop:
             return UnavailableError(

@@ -22,6 +22,10 @@ logger = get_logger("drain")
 
 #: Exit codes: all drained; something was left or killed; could not start; the restart budget was spent.
 EXIT_OK, EXIT_LEFT, EXIT_NOT_STARTED, EXIT_GAVE_UP = 0, 1, 2, 3
+#: All `post_hook`s together have the time up to the stop's deadline, but at least so long, in seconds …
+HOOKS_S = 2.0
+#: … and whatever those before it took, each one has so long: enough for all that does not wait.
+HOOK_LEAST_S = 0.05
 #: After the deadline killed handlers get this long to leave, in seconds, before they are abandoned.
 KILL_S = 1.0
 
@@ -140,9 +144,12 @@ class Drain:
 
     def _run_hooks(self, members: Sequence[Member]) -> None:
         """Step 5, in reverse order of start. Log actors come after all others, so that they hear of these hooks."""
+        until = max(self._deadline, self._clock.monotonic() + HOOKS_S)
         for member in reversed(members):
-            if not self._supervisor.stop(member):
+            if not self._supervisor.stop(member, max(until - self._clock.monotonic(), HOOK_LEAST_S)):
                 self._killed[member] += 1
+            # What a hook has begun in the background has nobody left to work for.
+            member.pool.kill()
             for queue in member.cell.inboxes:
                 queue.close()
             # A post_hook may have sent something; it ends here, with its name.

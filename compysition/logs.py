@@ -178,9 +178,10 @@ class LogBridge(logging.Handler):
                 self._is_feeding = False
                 place.park()
         finally:
-            self._is_feeding = False
-            self._wake_feeder = lambda: None
-            self._feeder = None
+            if self._feeder is getcurrent():
+                self._is_feeding = False
+                self._wake_feeder = lambda: None
+                self._feeder = None
             watcher.stop()
             watcher.close()
 

@@ -36,9 +36,8 @@ class LoopGuard:
     def __init__(self, clock: Clock, held_s: float = HELD_S) -> None:
         self._clock = clock
         self._held_s = held_s
-        # The real things, also in a patched process: a greenlet could not watch the hub that runs it.
-        self._stopped: Any = monkey.get_original("_thread", "allocate_lock")()
-        self._ended: Any = monkey.get_original("_thread", "allocate_lock")()
+        self._stopped: Any = None
+        self._ended: Any = None
         self._loop: Any = None
         self._thread = 0
         self._reported: dict[tuple[str, str], float] = {}
@@ -49,31 +48,35 @@ class LoopGuard:
         if not hasattr(self._loop, "iteration"):
             return
         self._thread = monkey.get_original("_thread", "get_ident")()
-        self._stopped.acquire()
-        self._ended.acquire()
-        monkey.get_original("_thread", "start_new_thread")(self._watch, ())
+        # The real things, also in a patched process: a greenlet could not watch the hub that runs it. New ones each
+        # time: a thread that could not be waited for may still have the old ones.
+        allocate_lock = monkey.get_original("_thread", "allocate_lock")
+        stopped, ended = allocate_lock(), allocate_lock()
+        stopped.acquire()
+        ended.acquire()
+        monkey.get_original("_thread", "start_new_thread")(self._watch, (stopped, ended))
+        self._stopped, self._ended = stopped, ended
 
     def stop(self) -> None:
         """End the thread, and wait until it has."""
-        if self._stopped.locked():
-            self._stopped.release()
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            stopped.release()
             # Bounded: the thread may be waiting for a logging lock that a greenlet of this thread holds.
-            if self._ended.acquire(timeout=1.0):
-                self._ended.release()
+            self._ended.acquire(timeout=1.0)
 
-    def _watch(self) -> None:
+    def _watch(self, stopped: Any, ended: Any) -> None:
         try:
             turn, since = self._loop.iteration, self._clock.monotonic()
             # The lock serves as an event: it can be had as soon as `stop` has released it.
-            while not self._stopped.acquire(timeout=LOOK_S):
+            while not stopped.acquire(timeout=LOOK_S):
                 now = self._clock.monotonic()
                 if self._loop.iteration != turn:
                     turn, since = self._loop.iteration, now
                 elif now - since >= self._held_s and not self._look(now, now - since):
                     since = now
         finally:
-            self._stopped.release()
-            self._ended.release()
+            ended.release()
 
     def _look(self, now: float, held_s: float) -> bool:
         """Report who holds the hub. Returns whether anybody does."""

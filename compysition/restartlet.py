@@ -79,6 +79,10 @@ class RestartableGreenlet:
         greenlet.rawlink(self._left)
         greenlet.start()
 
+    def renewed(self) -> "RestartableGreenlet":
+        """The same again, not started yet. What is left of this one's greenlet has nothing to do with it."""
+        return RestartableGreenlet(self._pool, self.function, self.args, restart=self.restart, name=self.name)
+
     def kill(self) -> None:
         """Throw `GreenletExit` into it, and do not wait. It counts as killed by its owner."""
         if self.state is GreenletState.RUNNING:
@@ -204,10 +208,8 @@ class RestartPool:
 
     def reset(self) -> None:
         """Be as before the first start: only what was spawned before it is left, and waits for `start`."""
-        self.is_started = self.is_restarting = False
-        self._greenlets = [greenlet for greenlet in self._greenlets if greenlet.is_original]
-        for greenlet in self._greenlets:
-            greenlet.state = GreenletState.NEW
+        self.is_started = self.is_restarting = self.is_in_hook = False
+        self._greenlets = [greenlet.renewed() for greenlet in self._greenlets if greenlet.is_original]
 
     def kill(self) -> None:
         """Kill all that live, without waiting; none is restarted."""

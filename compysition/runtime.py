@@ -122,15 +122,7 @@ class Runtime:
         self._check_may_wait("block")
         if self._state == NEW:
             raise DirectorStateError(f"Director {self.name!r} was not started")
-        place = Parking()
-        self._blocked.add(place)
-        try:
-            while self._state != STOPPED:
-                place.park()
-        finally:
-            self._blocked.discard(place)
-        assert self._report is not None
-        return self._report
+        return self._wait_until_stopped()
 
     def stacks(self) -> str:
         """The stacks of all handlers and background greenlets, by actor; what SIGUSR1 prints."""
@@ -172,18 +164,30 @@ class Runtime:
     # ---- starting -----------------------------------------------------------------------------------------------
 
     def _start_members(self) -> None:
-        self._state = STARTING
+        if getcurrent() is get_hub():
+            raise WrongContextError("start() was called from a callback of the event loop: call it in a greenlet")
+        former, is_ready = self._state, False
         try:
+            self._state = STARTING
+            self._make_ready()
+            is_ready = True
             self._start_each()
         except BaseException as error:
-            # A timeout or a Ctrl-C may come at any switch: whatever was started must not stay half-way.
-            if self._state == STARTING:
+            # A timeout or a Ctrl-C may come at any moment: whatever was started must not stay half-way.
+            if is_ready:
                 self._stop_reason = self._stop_reason or f"the start was ended: {_describe(error)}"
                 self._exit_code = EXIT_NOT_STARTED
-                self._stop_all()
+                self._stop_and_wait()
+                if isinstance(error, StartError):
+                    error.report = self._report
+            else:
+                # Nothing of any actor has run: it is as if start had not been called.
+                self._give_back()
+                self._stop_reason, self._state = None, former
             raise
 
-    def _start_each(self) -> None:
+    def _make_ready(self) -> None:
+        """Everything before the first hook; nothing of it switches, and no actor notices it."""
         self._pid, self._thread = os.getpid(), monkey.get_original("threading", "get_ident")()
         self._hub = get_hub()
         self._report = self._drain = self._stop_timeout_s = None
@@ -198,8 +202,6 @@ class Runtime:
         self._services.reset()
         self._services.on_exit = self.request_stop
         self._wiring.complete()
-        for ring in self._wiring.rings:
-            logger.info("ring: %s (holds at most %d events from outside)", ring, ring.limit)
         self._order = self._start_order()
         for member in self._order:
             member.state, member.crash, member.attempts = ActorState.REGISTERED, None, 0
@@ -207,20 +209,28 @@ class Runtime:
             member.pool.reset()
             for queue in member.cell.inboxes:
                 queue.open()
+
+    def _start_each(self) -> None:
+        atexit.register(self._at_exit)
         self._services.start()
         for bridge in self._bridges.values():
             bridge.install()
             bridge.own_cells = frozenset(self._wiring.log_plane()) or bridge.own_cells
+        for ring in self._wiring.rings:
+            logger.info("ring: %s (holds at most %d events from outside)", ring, ring.limit)
         for member in self._order:
             error = self._supervisor.start(member) if self._stop_reason is None else None
+            if isinstance(error, StartError):
+                raise error
             if error is not None or self._stop_reason is not None:
-                self._cannot_start(member, error)
+                reason = self._stop_reason or f"actor {member.name!r} did not become ready: {_describe(error)}"
+                self._stop_reason = reason
+                raise StartError(reason, actor=member.name) from error
         if not self._order and self._stop_reason is not None:
             raise StartError(self._stop_reason)
-        self._state = RUNNING
         self._guard.start()
-        atexit.register(self._at_exit)
         logger.info("Director %r is running with %d actors", self.name, len(self._order))
+        self._state = RUNNING
 
     def _start_order(self) -> list[Member]:
         """Log actors, then sinks first, then those that answer: nobody is fed before its successors are ready."""
@@ -234,17 +244,6 @@ class Runtime:
             *(m for m in downstream_first if m not in logs and m.actor.answers),
         ]
 
-    def _cannot_start(self, member: Member, error: BaseException | None) -> None:
-        reason = self._stop_reason or f"actor {member.name!r} did not become ready: {_describe(error)}"
-        self._stop_reason = reason
-        self._exit_code = EXIT_NOT_STARTED
-        self._stop_all()
-        report = self._report
-        if isinstance(error, StartError):
-            error.report = report
-            raise error
-        raise StartError(reason, actor=member.name, report=report) from error
-
     # ---- stopping -------------------------------------------------------------------------------------------------
 
     def _begin_stop(self) -> None:
@@ -252,6 +251,24 @@ class Runtime:
         if self._state == RUNNING:
             self._state = STOPPING
             self._services.spawn(self._stop_all, restart=False, name="stop")
+
+    def _stop_and_wait(self) -> None:
+        """Stop what was started. In a greenlet of its own: if this wait is cut short too, the stop goes on."""
+        self._state = STOPPING
+        self._services.start()
+        self._services.spawn(self._stop_all, restart=False, name="stop")
+        self._wait_until_stopped()
+
+    def _wait_until_stopped(self) -> StopReport:
+        place = Parking()
+        self._blocked.add(place)
+        try:
+            while self._state != STOPPED:
+                place.park()
+        finally:
+            self._blocked.discard(place)
+        assert self._report is not None
+        return self._report
 
     def _stop_all(self) -> None:
         try:
@@ -283,9 +300,18 @@ class Runtime:
             self._report = self._drain.report(self._stop_reason or "", self._exit_code)
 
     def _release(self) -> None:
-        """Give everything back: threads, watchers, handlers."""
         for bridge in self._bridges.values():
             bridge.remove()
+        self._give_back()
+        if self._report is None:
+            self._report = StopReport(self._stop_reason or "", EXIT_LEFT)
+        self._stop_reason = None
+        self._state = STOPPED
+        for place in self._blocked:
+            place.wake()
+
+    def _give_back(self) -> None:
+        """Give threads, watchers and greenlets back, as far as they were made."""
         self._guard.stop()
         atexit.unregister(self._at_exit)
         self.deadlines.close()
@@ -298,15 +324,11 @@ class Runtime:
         for service in self._services:
             if service.greenlet is not getcurrent():
                 service.kill()
-        self._keep_alive.close()
-        self._keep_alive = None
-        if self._report is None:
-            self._report = StopReport(self._stop_reason or "", EXIT_LEFT)
-        self._stop_reason = None
+        self._services.join(KILL_S)
         self._services.is_started = False
-        self._state = STOPPED
-        for place in self._blocked:
-            place.wake()
+        if self._keep_alive is not None:
+            self._keep_alive.close()
+            self._keep_alive = None
 
     def _escalate(self, reason: str) -> None:
         self._exit_code = EXIT_GAVE_UP

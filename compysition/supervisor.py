@@ -7,6 +7,7 @@ over all actors of the Director: it escalates. Must not know the Director. Read 
 """
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from compysition.restartlet import RestartableGreenlet, RestartPool
 from compysition.stacks import format_consumer
 
 logger = get_logger("supervisor")
+
+#: A hook that was killed gets so long to end, in seconds, before it is left behind.
+HOOK_END_S = 1.0
 
 
 class ActorState(enum.Enum):
@@ -138,16 +142,20 @@ class Supervisor:
                 self.crashed(member, reason)
         return error
 
-    def stop(self, member: Member) -> bool:
-        """Run the actor's `post_hook`, once everything else of it has ended. Returns whether it went well."""
-        if member.restarting is not None:
-            # Its hooks must not run beside ours.
-            member.restarting.kill()
-            member.restarting = None
+    def stop(self, member: Member, timeout_s: float) -> bool:
+        """Run the actor's `post_hook`, once everything else of it has ended. Returns whether it went well.
+
+        The hook may take `grace_s` or `timeout_s`, whichever is less.
+        """
+        restarting, member.restarting = member.restarting, None
+        if restarting is not None and restarting.is_alive():
+            # Its hooks must not run beside ours: a killed one may have a `finally` that waits.
+            restarting.kill()
+            self._dispatcher.wait_until(lambda: not restarting.is_alive(), HOOK_END_S)
         was_started = member.state is not ActorState.REGISTERED
         member.cell.close(NOT_STARTED)
         member.state = ActorState.STOPPED
-        return not was_started or self._run_post_hook(member)
+        return not was_started or self._run_post_hook(member, timeout_s)
 
     def _run_pre_hook(self, member: Member) -> BaseException | None:
         def hook() -> None:
@@ -161,8 +169,9 @@ class Supervisor:
             hook, member.options.start_timeout_s, f"pre_hook of {member.name!r}", is_refused=self._is_start_refused
         )
 
-    def _run_post_hook(self, member: Member) -> bool:
-        error = self.call(member.actor.post_hook, member.options.grace_s, f"post_hook of {member.name!r}")
+    def _run_post_hook(self, member: Member, timeout_s: float = math.inf) -> bool:
+        timeout_s = min(member.options.grace_s, timeout_s)
+        error = self.call(member.actor.post_hook, timeout_s, f"post_hook of {member.name!r}")
         if error is not None:
             logger.error("post_hook of %r failed: %s", member.name, error, exc_info=error, extra={"actor": member.name})
         return error is None
@@ -196,14 +205,14 @@ class Supervisor:
             greenlet.start()
             is_in_time = self._dispatcher.wait_until(lambda: greenlet.dead or is_refused(), timeout_s)
             is_late = not greenlet.dead
-            if is_late:
-                greenlet.kill(block=False)
-                self._dispatcher.wait_until(lambda: greenlet.dead, min(timeout_s, 1.0))
-        except BaseException:
-            greenlet.kill(block=False)
-            raise
         finally:
-            del self.hooks[greenlet]
+            # Also when this wait itself was ended: what comes next must not run beside the hook.
+            try:
+                if not greenlet.dead:
+                    greenlet.kill(block=False)
+                    self._dispatcher.wait_until(lambda: greenlet.dead, HOOK_END_S)
+            finally:
+                del self.hooks[greenlet]
         if is_late and is_in_time:
             return DirectorStoppedError(f"{what} was ended: the Director is to stop")
         if is_late:
