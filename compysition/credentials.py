@@ -180,7 +180,7 @@ def _entry(text: str) -> _Entry | str:
 def _bcrypt() -> ModuleType:
     try:
         import bcrypt  # an extra, and only for files that hold such hashes
-    except ImportError as err:
+    except ModuleNotFoundError as err:
         raise MissingExtraError("a bcrypt hash", "http") from err
     return bcrypt
 

@@ -54,13 +54,28 @@ if TYPE_CHECKING:
     from compysition.drain import StopReport
 
 
+#: Names that a message lists where none is near.
+_LISTED = 12
+
+
 def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """Words to append to a message about a name that does not exist: the nearest one, or all there are."""
+    """Words to append to a message about a name that does not exist: the nearest one, or those that there are.
+
+    >>> suggestion("stdout", ["STDOUT", "Source"])
+    "; did you mean 'STDOUT'?"
+    """
     names = sorted(known)
-    close = get_close_matches(wrong, names, n=1)
+    # Capitals are the commonest mistake of all, and count for nothing in "near".
+    close = get_close_matches(wrong, names, n=1) or [
+        name
+        for near in get_close_matches(wrong.lower(), map(str.lower, names), n=1)
+        for name in names
+        if name.lower() == near
+    ]
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are: {', '.join(map(repr, names))}" if names else "; there are none"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"; there are: {', '.join(map(repr, names[:_LISTED]))}{more}" if names else "; there are none"
 
 
 class CompysitionError(Exception):

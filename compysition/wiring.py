@@ -4,6 +4,7 @@
 The first half of a Director's work, before anything runs. Must not know the Director. Read next: `director`.
 """
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -372,6 +373,8 @@ def _build(cls: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         error.add_note(f"while registering actor {name!r} ({cls.__name__})")
         raise
     except Exception as error:
+        if isinstance(error, TypeError) and (why := _misfit(cls, (name, *args), kwargs)):
+            raise RegistrationError(f"actor {name!r} cannot be registered: {cls.__name__} {why}") from None
         # Boundary: a user's constructor. Its error is chained, not hidden.
         raise RegistrationError(
             f"actor {name!r} cannot be registered: {cls.__name__}() raised {type(error).__name__}: {error}"
@@ -384,3 +387,34 @@ def _build(cls: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         logging.getLogger("compysition").debug("actor %r was built as %r", name, actor.name)
         actor.name = name
     return actor
+
+
+def _misfit(cls: type[Actor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """What the constructor has against these arguments; None if it takes them, and something inside raised."""
+    signature = inspect.signature(cls)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        parameters = list(signature.parameters.values())
+        named = [one.name for one in parameters[1:] if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+        placed = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        unknown = [key for key in kwargs if key not in named]
+        if unknown:
+            return f"takes no argument {unknown[0]!r}{suggestion(unknown[0], named)}"
+        if len(args) > len(placed):
+            behind = f"{len(placed) - 1} behind its name" if len(placed) > 1 else "none behind its name"
+            only = inspect.Parameter.KEYWORD_ONLY
+            # The old spelling of an option is taken, and not advertised.
+            more = [one for one in named if signature.parameters[one].kind is only and one != "blocking_consume"]
+            by_name = f"; by name it takes {', '.join(map(repr, more))}" if more else ""
+            given = "1 argument" if len(args) == 2 else f"{len(args) - 1} arguments"
+            return f"was given {given} by position, and takes {behind}{by_name}"
+        missing = [
+            one.name
+            for one in parameters[len(args) :]
+            if one.default is one.empty and one.name in named and one.name not in kwargs
+        ]
+        if missing:
+            return f"needs the argument {', '.join(map(repr, missing))}"
+        return f"does not take these arguments: {error}"
+    return None

@@ -27,7 +27,7 @@ from compysition.errors import (
 
 try:
     from lxml import etree
-except ImportError as err:  # pragma: no cover - needs an installation without the extra
+except ModuleNotFoundError as err:  # pragma: no cover - needs an installation without the extra
     raise MissingExtraError("XML", "xml") from err
 
 #: Work above this belongs beside the hub, in µs: going to the thread pool costs 45–110 µs.

@@ -3,12 +3,11 @@
 
 import argparse
 import logging
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from compysition.cli.arguments import add_script, seconds_option
-from compysition.cli.script import Reading, ScriptError, explain, find, hosted, read
+from compysition.cli.script import Reading, ScriptError, explain, find, hosted, own_traceback, read
 from compysition.cli.terminal import fail, say
 from compysition.director import Director
 from compysition.drain import EXIT_LEFT, EXIT_NOT_STARTED, StopReport
@@ -87,7 +86,7 @@ def _run(path: Path, arguments: Sequence[str], host: CommandLineHost, *, is_verb
         raise
     except Exception as error:  # noqa: BLE001 - boundary
         # Boundary: the command line's. Everything that leaves a script becomes one line and an exit code.
-        return _explain(path, error, is_verbose=is_verbose)
+        return _explain(path, error, is_verbose=is_verbose, has_started=any(map(_has_run, host.started)))
     return max([asked_code or 0, *(_finish(director) for director in host.started)])
 
 
@@ -111,9 +110,14 @@ def _finish(director: Director) -> int:
     return report.exit_code
 
 
-def _explain(path: Path, error: Exception, *, is_verbose: bool) -> int:
-    line = None if is_verbose else explain(path, error)
-    if line is not None:
-        return fail(line)
-    traceback.print_exception(error)
-    return EXIT_NOT_STARTED if isinstance(error, CompysitionError | SyntaxError) else EXIT_LEFT
+def _has_run(director: Director) -> bool:
+    report = director.last_report
+    return director.is_running() or (report is not None and report.exit_code != EXIT_NOT_STARTED)
+
+
+def _explain(path: Path, error: Exception, *, is_verbose: bool, has_started: bool) -> int:
+    if is_verbose:
+        say(own_traceback(path, error))
+    # What is not ours is told by its traceback, to who wants it.
+    hint = "" if is_verbose or isinstance(error, CompysitionError | SyntaxError) else " (-v shows the traceback)"
+    return fail(explain(path, error) + hint, EXIT_LEFT if has_started else EXIT_NOT_STARTED)

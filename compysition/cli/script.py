@@ -5,6 +5,7 @@ A script is run as plain ``python script.py`` would run it, with a host that say
 """
 
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -14,8 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compysition.director import Director
-from compysition.errors import CompysitionError, StartError
+from compysition.errors import CompysitionError, RegistrationError, StartError, suggestion
 from compysition.hosting import HOST, ScriptHost
+
+#: Modules of libraries, and the extra that brings them.
+EXTRAS = {
+    "lxml": "xml",
+    "zmq": "zmq",
+    "msgspec": "zmq",
+    "gunicorn": "http",
+    "werkzeug": "http",
+    "geventhttpclient": "http",
+    "bcrypt": "http",
+}
+_FOREIGN = frozenset({"site-packages", "dist-packages"})
+_PACKAGE = Path(__file__).parents[1]
 
 
 class ScriptError(Exception):
@@ -96,21 +110,58 @@ def read(path: Path, arguments: Sequence[str] = ()) -> Reading:
     return Reading(path, tuple(found.values()))
 
 
-def explain(path: Path, error: Exception) -> str | None:
-    """What left the script at `path`, in one line that says where; None for an error that only a traceback explains."""
+def explain(path: Path, error: Exception) -> str:
+    """What left the script at `path`, in one line that says where."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    if not isinstance(error, CompysitionError):
-        return None
-    number = line_of(path, error)
-    notes = " ".join(getattr(error, "__notes__", ()))
-    text = str(error) + (f" ({notes})" if notes else "")
-    if isinstance(error, StartError) and error.__cause__ is not None and str(error.__cause__) not in text:
-        text += f": {error.__cause__}"
-    return f"{path.name}{'' if number is None else f':{number}'}: {text}"
+    cause = error.__cause__ if isinstance(error, StartError | RegistrationError) else None
+    place = (place_of(path, cause) if cause is not None else None) or place_of(path, error)
+    text = str(error) if isinstance(error, CompysitionError) else _in_python_s_words(error)
+    if cause is not None and str(cause) not in text:
+        text += f": {cause}"
+    # A note that names the actor says nothing new to who has read its name.
+    notes = [note for note in getattr(error, "__notes__", ()) if not _names_what(text, note)]
+    text += f" ({' '.join(notes)})" if notes else ""
+    return f"{place or path.name}: {' '.join(text.split())}"
 
 
-def line_of(path: Path, error: BaseException) -> int | None:
-    """The innermost line of the script at `path` that `error` came through."""
-    trace = reversed(traceback.extract_tb(error.__traceback__))
-    return next((frame.lineno for frame in trace if frame.filename == os.fspath(path)), None)
+def place_of(path: Path, error: BaseException) -> str | None:
+    """The innermost line that `error` came through in the script at `path`, or in what lies beside it."""
+    home = path.resolve().parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_file() and file.resolve().is_relative_to(home):
+            inside = file.resolve().relative_to(home)
+            if not _FOREIGN.intersection(inside.parts) and not file.resolve().is_relative_to(_PACKAGE):
+                return f"{inside}:{frame.lineno}"
+    return None
+
+
+def own_traceback(path: Path, error: Exception) -> str:
+    """The traceback of `error` from the first line of the script on: what is above it is ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != os.fspath(path):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).rstrip()
+
+
+def _in_python_s_words(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        extra = EXTRAS.get(error.name.partition(".")[0])
+        return f"there is no module {error.name!r}" + (
+            f": it comes with the extra {extra!r}: pip install 'compysition[{extra}]'" if extra else ""
+        )
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "compysition":
+        # Python puts its own words in the place of ours when a name is imported from a module.
+        module = sys.modules[error.name or ""]
+        wrong = re.match(r"cannot import name '(\w+)'", error.msg or "")
+        if wrong is not None and not hasattr(module, wrong[1]):
+            known = [name for name in getattr(module, "__all__", dir(module)) if not name.startswith("_")]
+            return f"{error.name} has no {wrong[1]!r}{suggestion(wrong[1], known)}"
+    lines = traceback.TracebackException.from_exception(error).format_exception_only()
+    return next(line for line in lines if not line.startswith(" ")).strip()
+
+
+def _names_what(text: str, note: str) -> bool:
+    names = re.findall(r"'[^']+'", note)
+    return bool(names) and all(name in text for name in names)

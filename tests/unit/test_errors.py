@@ -212,3 +212,13 @@ def test_suggestion_says_that_there_are_no_names() -> None:
 
 def test_suggestion_takes_any_iterable_once() -> None:
     assert suggestion("aut", iter(["auth", "wsgi"])) == "; did you mean 'auth'?"
+
+
+def test_capitals_do_not_hide_what_was_meant() -> None:
+    assert suggestion("Stdout", ["STDOUT", "Source"]) == "; did you mean 'STDOUT'?"
+    assert suggestion("source", ["STDOUT", "Source"]) == "; did you mean 'Source'?"
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    names = [f"{letter}x" for letter in "abcdefghijklmnop"]
+    assert suggestion("1234", names).endswith("'kx', 'lx' and 4 more")

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of `compysition.cli.script`."""
 
+import re
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 
 from compysition import Director
-from compysition.cli.script import ScriptError, explain, find, hosted, line_of, read
+from compysition.cli.script import EXTRAS, ScriptError, explain, find, hosted, own_traceback, read
 from compysition.drain import StopReport
 from compysition.errors import StartError
 
@@ -118,7 +120,6 @@ def test_an_error_of_ours_is_explained_with_the_line_of_the_script(tmp_path: Pat
     path = written(tmp_path / "flow.py", "from compysition import Director\n\nDirector().connect_queue('a', 'b')\n")
     error = failure(path)
     assert explain(path, error) == "flow.py:3: there is no actor 'a'; there are none"
-    assert line_of(path, error) == 3
 
 
 def test_a_syntax_error_is_explained_with_its_file_and_line(tmp_path: Path) -> None:
@@ -132,6 +133,60 @@ def test_an_error_at_the_start_tells_its_cause(tmp_path: Path) -> None:
     assert explain(tmp_path / "flow.py", error) == "flow.py: actor 'a' did not become ready: no disk"
 
 
-def test_any_other_error_needs_its_traceback(tmp_path: Path) -> None:
+def test_an_error_at_the_start_is_told_with_the_line_that_raised(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "flow.py",
+        "from compysition import Actor, Director\n"
+        "class Broken(Actor):\n"
+        "    def pre_hook(self):\n"
+        "        raise OSError('no disk')\n"
+        "director = Director()\n"
+        "director.register_actor(Broken, 'broken')\n"
+        "director.start()\n",
+    )
+    assert explain(path, failure(path)) == "flow.py:4: actor 'broken' did not become ready: OSError: no disk"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1 / 0", "flow.py:1: ZeroDivisionError: division by zero"),
+        ("raise ValueError('two\\nlines')", "flow.py:1: ValueError: two lines"),
+        ("import failing_neighbour", "failing_neighbour.py:2: KeyError: 'x'"),
+        ("import no_such_module_at_all", "flow.py:1: there is no module 'no_such_module_at_all'"),
+        (
+            "from compysition.actors import Stdout",
+            "flow.py:1: compysition.actors has no 'Stdout'; did you mean 'STDOUT'?",
+        ),
+        ("from compysition import Evnt", "flow.py:1: compysition has no 'Evnt'; did you mean 'Event'?"),
+        ("from compysition import WSGI", "flow.py:1: compysition has no 'WSGI'; there are: 'Actor', "),
+        (
+            "raise ModuleNotFoundError('', name='lxml.etree')",
+            "flow.py:1: there is no module 'lxml.etree': it comes with the extra 'xml': pip install 'compysition[xml]'",
+        ),
+        (
+            "from compysition import Director, actors\nDirector().register_actor(actors.WSGI, 'wsgi', port=-1)",
+            "flow.py:2: port of 'wsgi' is -1: wanted is a whole number, 0 to 65535",
+        ),
+    ],
+)
+def test_whatever_leaves_a_script_is_one_line_with_its_place(text: str, wanted: str, tmp_path: Path) -> None:
+    written(tmp_path / "failing_neighbour.py", "\n{}['x']\n")
+    path = written(tmp_path / "flow.py", text + "\n")
+    line = explain(path, failure(path))
+    assert line == wanted or (wanted.endswith(" ") and line.startswith(wanted))
+    sys.modules.pop("failing_neighbour", None)
+
+
+def test_the_traceback_begins_at_the_script(tmp_path: Path) -> None:
     path = written(tmp_path / "flow.py", "1 / 0\n")
-    assert explain(path, failure(path)) is None
+    lines = own_traceback(path, failure(path)).splitlines()
+    assert (lines[0], lines[1]) == ("Traceback (most recent call last):", f'  File "{path}", line 1, in <module>')
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_modules_of_extras_are_those_that_the_extras_bring() -> None:
+    declared = [re.split(r"[\[<>=;]", text)[0] + text.partition(";")[2] for text in requires("compysition") or ()]
+    for module, extra in EXTRAS.items():
+        names = {module, f"py{module}"}
+        assert any(text.startswith(tuple(names)) and f'"{extra}"' in text for text in declared), module
