@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from compysition.actors.basicauth import BasicAuth
     from compysition.actors.data import Data
     from compysition.actors.eventattributemodifier import EventAttributeModifier
+    from compysition.actors.eventjoin import EventJoin
     from compysition.actors.eventlogger import EventLogger
     from compysition.actors.eventrouter import EventFilter, EventRouter
     from compysition.actors.flowcontroller import FlowController
@@ -29,6 +30,7 @@ _ACTORS: dict[str, tuple[str, str | None]] = {
     "Data": ("data", None),
     "EventAttributeModifier": ("eventattributemodifier", None),
     "EventFilter": ("eventrouter", None),
+    "EventJoin": ("eventjoin", None),
     "EventLogger": ("eventlogger", None),
     "EventRouter": ("eventrouter", None),
     "FlowController": ("flowcontroller", None),
@@ -65,6 +67,7 @@ __all__ = [
     "Data",
     "EventAttributeModifier",
     "EventFilter",
+    "EventJoin",
     "EventLogger",
     "EventRouter",
     "FlowController",
