@@ -18,6 +18,7 @@ HTTP = [
     "bcrypt>=5",
     "msgspec>=0.22",
 ]
+CRON = ["cronsim>=2.8"]
 TEST = [
     "pytest>=9",
     "pytest-timeout>=2.4",
@@ -73,7 +74,8 @@ setup(
         "xml": XML,
         "zmq": ZMQ,
         "http": HTTP,
-        "all": sorted({*XML, *ZMQ, *HTTP}),
+        "cron": CRON,
+        "all": sorted({*XML, *ZMQ, *HTTP, *CRON}),
         "test": TEST,
         "dev": DEV,
     },

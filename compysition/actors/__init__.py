@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compysition.actors.source import Source
     from compysition.actors.stdout import STDOUT
     from compysition.actors.testevent import TestEvent
+    from compysition.actors.timer import Timer
     from compysition.actors.transformer import Transformer
     from compysition.actors.wsgi import WSGI, WSGIServer
 
@@ -38,6 +39,7 @@ _ACTORS: dict[str, tuple[str, str | None]] = {
     "STDOUT": ("stdout", None),
     "Source": ("source", None),
     "TestEvent": ("testevent", None),
+    "Timer": ("timer", None),
     "Transformer": ("transformer", "xml"),
     "WSGI": ("wsgi", None),
     "WSGIServer": ("wsgi", None),
@@ -74,6 +76,7 @@ __all__ = [
     "Null",
     "Source",
     "TestEvent",
+    "Timer",
     "Transformer",
     "WSGIServer",
 ]

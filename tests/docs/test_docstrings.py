@@ -41,7 +41,7 @@ WITH_EXAMPLES: Final = [name for name, path in MODULES.items() if has_examples(p
 #: Actors that need nothing around them but a Director show how they are used.
 SHOWN: Final = [
     *("data", "eventattributemodifier", "eventjoin", "eventlogger", "eventrouter", "flowcontroller"),
-    *("source", "stdout"),
+    *("source", "stdout", "timer"),
 ]
 
 

@@ -58,7 +58,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "http": frozenset({"werkzeug", "geventhttpclient", "msgspec"}),
     "http.gunicorn": frozenset({"gunicorn"}),
     "mdp": frozenset({"zmq"}),
-    "actors": frozenset({"lxml"}),
+    "actors": frozenset({"lxml", "cronsim"}),
 }
 
 #: Only here is the standard library patched.

@@ -87,6 +87,7 @@ def test_core_needs_gevent_and_nothing_else(metadata: Message) -> None:
     [
         ("xml", {"lxml>=6.1"}),
         ("zmq", {"pyzmq>=27.1", "msgspec>=0.22"}),
+        ("cron", {"cronsim>=2.8"}),
         (
             "http",
             {"gunicorn[gevent]<28,>=27", "werkzeug<4,>=3.1.9", "geventhttpclient>=2.4", "bcrypt>=5", "msgspec>=0.22"},
@@ -99,12 +100,12 @@ def test_extra_asks_for_its_libraries(metadata: Message, extra: str, wanted: set
 
 def test_all_is_every_extra_that_a_user_may_want(metadata: Message) -> None:
     assert requirements(metadata, "all") == set().union(
-        *(requirements(metadata, name) for name in ("xml", "zmq", "http"))
+        *(requirements(metadata, name) for name in ("xml", "zmq", "http", "cron"))
     )
 
 
 def test_extras_are_those_promised(metadata: Message) -> None:
-    assert set(metadata.get_all("Provides-Extra", [])) == {"xml", "zmq", "http", "all", "test", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"xml", "zmq", "http", "cron", "all", "test", "dev"}
 
 
 def test_licence_and_python_are_declared(metadata: Message, wheel: zipfile.ZipFile) -> None:
