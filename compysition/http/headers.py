@@ -6,6 +6,7 @@ The grammar is that of RFC 9110, section 5. Must not know requests or answers. R
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Self
 
 from compysition.errors import HeaderError, MalformedError, TooLargeError
@@ -60,6 +61,13 @@ def parse_content_length(text: str | None) -> int | None:
     return int(text)
 
 
+@lru_cache(maxsize=256)
+def _field_name(name: str) -> tuple[str, str]:
+    """A field's name as it is shown and as it is compared, from its name in an environ."""
+    shown = name.removeprefix("HTTP_").replace("_", "-").title()
+    return shown, shown.lower()
+
+
 class FrozenHeaders(MultiDict):
     """The header fields of a request: a `MultiDict` whose names have no case.
 
@@ -79,7 +87,12 @@ class FrozenHeaders(MultiDict):
 
         The server has joined repeated fields with a comma already, as WSGI demands.
         """
-        return cls([(name.removeprefix("HTTP_").replace("_", "-").title(), value) for name, value in fields])
+        new = cls()
+        for name, value in fields:
+            shown, key = _field_name(name)
+            new._pairs.append((shown, value))
+            new._index.setdefault(key, []).append(value)
+        return new
 
     def __repr__(self) -> str:
         shown = [(name, "…" if name.lower() in _SECRET else value) for name, value in self._pairs]
@@ -108,8 +121,9 @@ class Headers(FrozenHeaders):
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         super().__init__()
-        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
-            self.add(name, value)
+        if fields:
+            for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+                self.add(name, value)
 
     def _check(self, name: object, value: object) -> tuple[str, str]:
         checked = check_name(name)

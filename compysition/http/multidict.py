@@ -5,7 +5,7 @@ Must not know what the names mean. Read next: `headers`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 
 class MultiDict(Mapping[str, str]):
@@ -24,7 +24,7 @@ class MultiDict(Mapping[str, str]):
     __slots__ = ("_index", "_pairs")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self._pairs = list(pairs)
+        self._pairs: list[tuple[str, str]] = list(pairs) if pairs else []
         self._index: dict[str, list[str]] = {}
         for name, value in self._pairs:
             self._index.setdefault(self._key(name), []).append(value)
@@ -48,6 +48,12 @@ class MultiDict(Mapping[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._key(name) in self._index
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The first value of `name`, or `default`."""
+        # That of `Mapping` goes through a KeyError.
+        values = self._index.get(self._key(name))
+        return default if values is None else values[0]
 
     def get_all(self, name: str) -> list[str]:
         """Every value of `name`, in order; an empty list if there is none."""

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from types import ModuleType
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -67,19 +68,27 @@ class ResponseHead:
 
     Attributes:
         status: 200 to 599; None = chosen when rendered. Checked when rendered.
-        headers: Checked when set: `HeaderError`.
     """
 
-    __slots__ = ("headers", "status")
+    __slots__ = ("_headers", "status")
 
     def __init__(self, status: int | None = None) -> None:
         self.status = status
-        self.headers = ResponseHeaders()
+        #: Made when first looked at: most answers have none of their own.
+        self._headers: ResponseHeaders | None = None
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """The header fields; checked when set: `HeaderError`."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = ResponseHeaders()
+        return headers
 
     @property
     def content_type(self) -> str | None:
         """The ``Content-Type``; set, it is sent as it is, whatever the data. None = by the class of the data."""
-        return self.headers.get("Content-Type")
+        return None if self._headers is None else self._headers.get("Content-Type")
 
     @content_type.setter
     def content_type(self, value: str | None) -> None:
@@ -141,7 +150,8 @@ class ResponseHead:
     def copy(self) -> Self:
         """A head that changes on its own."""
         new = type(self)(self.status)
-        new.headers = self.headers.copy()
+        if self._headers is not None:
+            new._headers = self._headers.copy()
         return new
 
     def __copy__(self) -> Self:
@@ -154,6 +164,7 @@ class ResponseHead:
         return f"<ResponseHead {self.status} {self.headers!r}>"
 
 
+@lru_cache(maxsize=600)
 def status_line(status: int) -> str:
     """Such as ``404 Not Found``. A status without a phrase has that of its class (RFC 9110, section 15)."""
     return f"{status} {_PHRASES.get(status) or _PHRASES[status // 100 * 100]}"
@@ -199,8 +210,10 @@ def render(
     chosen = head.status
     if chosen is None:
         chosen = 204 if data is None and status == 200 else status
-    _check_status(chosen)
-    content_type = head.content_type
+    if type(chosen) is not int or not 200 <= chosen <= 599:
+        _check_status(chosen)
+    own_fields = head._headers
+    content_type = None if own_fields is None else own_fields.get("Content-Type")
     body = b""
     if data is not None:
         if chosen in _WITHOUT_BODY:
@@ -208,8 +221,8 @@ def render(
         else:
             body, content_type = _serialise(data, content_type)
     fields = [] if content_type is None else [("Content-Type", content_type)]
-    if head.headers:
-        fields += [pair for pair in head.headers.pairs() if pair[0].lower() != "content-type"]
+    if own_fields:
+        fields += [pair for pair in own_fields.pairs() if pair[0].lower() != "content-type"]
     if headers:
         own = ResponseHeaders(headers)
         fields = [pair for pair in fields if pair[0] not in own] + own.pairs()
@@ -333,6 +346,8 @@ def _encode_result(result: Any) -> tuple[bytes, str]:
     body = bytes(result)
     root = result.getroot()
     charset = "utf-8" if root is None else result.docinfo.encoding or "utf-8"
+    if body.startswith(b"<?xml"):
+        return body, _content_type("application/xml", charset)
     try:
         start = body[:256].decode(charset, "replace").lstrip("\ufeff \t\r\n")
     except LookupError:
@@ -343,7 +358,12 @@ def _encode_result(result: Any) -> tuple[bytes, str]:
         kind = "text/html"
     else:
         kind = "application/xml" if start.startswith("<") else "text/plain"
-    return body, check_value("Content-Type", f"{kind}; charset={charset.lower()}")
+    return body, _content_type(kind, charset)
+
+
+@lru_cache(maxsize=64)
+def _content_type(kind: str, charset: str) -> str:
+    return check_value("Content-Type", f"{kind}; charset={charset.lower()}")
 
 
 def _is_html(root: Any) -> bool:
