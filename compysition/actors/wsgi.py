@@ -7,7 +7,7 @@ WSGI callable itself, so it can be mounted in another server that runs in the Di
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Annotated, ClassVar
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -16,22 +16,34 @@ from gevent import Timeout, get_hub, monkey
 
 from compysition import lineage
 from compysition.actor import Actor
-from compysition.arguments import FLAG, above, checked, text_that, whole
+from compysition.arguments import FLAG, above, checked, one_of, text_that, whole
 from compysition.errors import (
+    ConfigurationError,
     DeadlineError,
+    DirectorStateError,
     DirectorStoppedError,
-    HeaderError,
     QueueFullError,
     RequestError,
     UsageError,
+    suggestion,
 )
 from compysition.event import Event, Failure
 from compysition.http.body import MAX_BODY_BYTES, decode_body, read_body
 from compysition.http.event import HttpEvent
+from compysition.http.exchange import answer_of, find_route
+from compysition.http.proxies import RFC_7239, X_FORWARDED, Proxies
 from compysition.http.pywsgi import EmbeddedServer
 from compysition.http.request import Request
-from compysition.http.response import Answer, ResponseHead, problem, render
-from compysition.http.tickets import RETRY_DRAINING_S, RETRY_OVERLOAD_S, HttpTicket, failure_answer, unavailable
+from compysition.http.response import Answer, problem
+from compysition.http.routes import Route, RouteTable
+from compysition.http.tickets import (
+    RETRY_DRAINING_S,
+    RETRY_OVERLOAD_S,
+    HttpTicket,
+    failure_answer,
+    unavailable,
+    urn,
+)
 from compysition.ledger import Outcome
 from compysition.lineage import TicketState
 
@@ -50,6 +62,9 @@ class WSGI(Actor):
     this actor; or, with the error's status, the first that fails anywhere; or `no_answer_status` when all have ended;
     or 504 when `timeout_s` is over.
 
+    With routes, a request goes to the outbox of the route whose pattern fits its path best, `event.service` is the
+    name of that outbox, and `event.params` holds what the pattern's parameters stand for; see `route`.
+
     An event that arrives with its `error` set is answered as problem details with the error's status. To shape such an
     answer, an actor on the error path sets `event.response.status` or its content type (then `event.data` is
     rendered), or clears `event.error`.
@@ -65,6 +80,11 @@ class WSGI(Actor):
         max_pending: Requests that may wait for their answer at once; further ones are answered 503.
         max_body_bytes: Larger bodies are answered 413.
         no_answer_status: The answer when all events of a request have ended without one.
+        routes: Patterns and the outboxes that they lead to, such as ``{"/orders/{id:int}": "orders", "POST /orders":
+            "create"}``; short for calls of `route`.
+        trusted_proxies: Addresses or networks whose word about the client counts (``unix`` for a Unix socket). What
+            others say of it is not shown to actors.
+        forwarded: What these proxies write: ``x-forwarded`` or ``rfc7239``.
 
     Raises:
         ConfigurationError: an argument makes no sense.
@@ -88,6 +108,9 @@ class WSGI(Actor):
         max_pending: Annotated[int, whole(1)] = 1000,
         max_body_bytes: Annotated[int, whole(1)] = MAX_BODY_BYTES,
         no_answer_status: Annotated[int, whole(200, 599)] = 204,
+        routes: Mapping[str, str] | None = None,
+        trusted_proxies: Iterable[str] = (),
+        forwarded: Annotated[str, one_of(X_FORWARDED, RFC_7239)] = X_FORWARDED,
         blocking_consume: bool = False,
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
@@ -98,6 +121,10 @@ class WSGI(Actor):
         self.max_body_bytes = max_body_bytes
         self.no_answer_status = no_answer_status
         self.run_server = self.serves_by_default if run_server is None else run_server
+        self._routes = RouteTable()
+        if routes is not None:
+            self._routes.add_all(routes)
+        self._proxies = Proxies(trusted_proxies, forwarded) if trusted_proxies else None
         self._port = port
         self._bound_port: int | None = None
         self._has_warned_of_threads = False
@@ -108,10 +135,54 @@ class WSGI(Actor):
         self._get_ident: Callable[[], int] = get_ident
         self._thread = 0
 
+    def route(
+        self,
+        pattern: str,
+        outbox: str,
+        *,
+        methods: Iterable[str] | None = None,
+        timeout_s: float | None = None,
+        max_body_bytes: int | None = None,
+        consumes: Iterable[str] | None = None,
+        produces: Iterable[str] | None = None,
+    ) -> None:
+        """Send the requests whose path fits `pattern` to `outbox`. Call it before the Director starts.
+
+        A pattern is a path with parameters as whole segments: ``{name}`` takes one segment, ``{name:int}`` one of 1 to
+        18 digits, ``{name:uuid}`` a UUID, ``{name:path}`` all the rest. At each segment a literal is better than a
+        number or UUID, that better than any text, that better than all the rest; the order of calls does not matter.
+        From the first route on, what none fits is answered 404, and a method that it does not take 405.
+
+        Args:
+            pattern: Such as ``/orders/{id:int}``, behind `base_path`. ``/a`` and ``/a/`` are two paths.
+            outbox: The name of an outbox; that of the actor behind it, unless the connection says otherwise.
+            methods: What it takes; HEAD with GET. All common ones but OPTIONS if not given, which is answered here.
+            timeout_s: Seconds for these requests, instead of the door's.
+            max_body_bytes: Limit of their bodies, instead of the door's.
+            consumes: Types of body that it takes, such as ``application/json`` or ``*/*+json``; else 415.
+            produces: Types of answer that it gives, the preferred first. Who accepts none of them is answered 406.
+
+        Raises:
+            ConfigurationError: An argument makes no sense, or another route takes the same paths.
+            DirectorStateError: The Director runs already.
+        """
+        if not self._is_closed:
+            raise DirectorStateError(f"route {pattern!r} of {self.name!r}: routes are made before the start")
+        self._routes.add(
+            pattern,
+            outbox,
+            methods=methods,
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            consumes=consumes,
+            produces=produces,
+        )
+
     # ---- life -----------------------------------------------------------------------------------------------------
 
     def pre_hook(self) -> None:
         """Begin to take requests; start the server if this actor has one."""
+        self._check_outboxes()
         self._get_ident = monkey.get_original("threading", "get_ident")
         self._thread = self._get_ident()
         self._is_closed = False
@@ -128,6 +199,15 @@ class WSGI(Actor):
             self._server = EmbeddedServer(self, self.address, self._bound_port or self._port)
             self._server.start()
             self._bound_port = self._server.port
+
+    def _check_outboxes(self) -> None:
+        known = self._wired.outboxes
+        for route in self._routes:
+            if route.outbox not in known:
+                raise ConfigurationError(
+                    f"route {route.pattern!r} leads to {route.outbox!r}, and {self.name!r} has no such outbox"
+                    f"{suggestion(route.outbox, known)}"
+                )
 
     def post_hook(self) -> None:
         """Close the server, when its last answers are out."""
@@ -208,8 +288,9 @@ class WSGI(Actor):
 
     def _answer(self, environ: WSGIEnvironment) -> Answer:
         method: str = environ["REQUEST_METHOD"]
+        accept: str | None = environ.get("HTTP_ACCEPT")
         if self._is_closed:
-            return unavailable(RETRY_DRAINING_S, method)
+            return unavailable(RETRY_DRAINING_S, method, accept)
         if self._get_ident() != self._thread:
             if not self._has_warned_of_threads:
                 self._has_warned_of_threads = True
@@ -217,31 +298,44 @@ class WSGI(Actor):
                     "a request came in another thread than the Director's and was answered 500: serve it with gevent's "
                     "greenlets (said once)"
                 )
-            return problem(500, method=method)
+            return problem(500, method=method, accept=accept)
+        request: Request | None = None
         try:
-            request = Request.from_environ(environ, self.base_path)
-            if len(self._open) >= self.max_pending:
-                return unavailable(random.choice(RETRY_OVERLOAD_S), method)
+            request = Request.from_environ(environ, self.base_path, self._proxies)
+            found = find_route(self._routes, request, self.max_body_bytes)
+            if isinstance(found, Route):
+                if len(self._open) < self.max_pending:
+                    return self._take(found, request, environ)
+                refusal = unavailable(random.choice(RETRY_OVERLOAD_S), method, accept)
+            else:
+                refusal = found
         except RequestError as error:
-            return failure_answer(Failure.of(error), None, method)
+            meta_id = (request.request_id if request else None) or Event().event_id
+            refusal = failure_answer(Failure.of(error), urn(meta_id), method, accept)
+            refusal[1].append(("X-Request-ID", meta_id))
+        return refusal
+
+    def _take(self, route: Route, request: Request, environ: WSGIEnvironment) -> Answer:
         host = self._hosted
-        ticket = HttpTicket(host.clock, host.deadlines, self.timeout_s, get_hub().loop)
+        timeout_s = route.timeout_s or self.timeout_s
+        ticket = HttpTicket(host.clock, host.deadlines, timeout_s, get_hub().loop)
         ticket.door = self
         self._open.add(ticket)
         try:
-            return self._ask(ticket, request, environ)
+            return self._ask(ticket, route, request, environ, timeout_s)
         finally:
             self._open.discard(ticket)
             # Only if this greenlet was killed, or something broke, is it still open: what comes then is for nobody.
             ticket.cancel()
 
-    def _ask(self, ticket: HttpTicket, request: Request, environ: WSGIEnvironment) -> Answer:
-        method = request.method
+    def _ask(
+        self, ticket: HttpTicket, route: Route, request: Request, environ: WSGIEnvironment, timeout_s: float
+    ) -> Answer:
         meta_id = request.request_id
         try:
-            body = read_body(environ, self.max_body_bytes, timeout_s=self.timeout_s)
+            body = read_body(environ, route.max_body_bytes or self.max_body_bytes, timeout_s=timeout_s)
             decoded = decode_body(request.content_type, body)
-            event = HttpEvent(decoded.data, request, request.service, meta_id)
+            event = HttpEvent(decoded.data, request, route.outbox or request.service, meta_id)
             event.files = decoded.files
             meta_id = event.meta_id
             ticket.attach(event)
@@ -252,13 +346,20 @@ class WSGI(Actor):
                 del event
             if has_begun or ticket.state in (TicketState.ANSWERED, TicketState.FAILED):
                 ticket.wait()
-                status, headers, content = self._render(ticket, meta_id, method)
+                status, headers, content = answer_of(
+                    ticket,
+                    request,
+                    meta_id,
+                    produces=route.produces,
+                    no_answer_status=self.no_answer_status,
+                    logger=self.logger,
+                )
             else:
-                status, headers, content = unavailable(random.choice(RETRY_OVERLOAD_S), method)
+                status, headers, content = unavailable(random.choice(RETRY_OVERLOAD_S), request.method, request.accept)
         except RequestError as error:
-            status, headers, content = failure_answer(Failure.of(error), _urn(meta_id), method)
-        if meta_id is not None:
-            headers.append(("X-Request-ID", meta_id))
+            meta_id = meta_id or Event().event_id
+            status, headers, content = failure_answer(Failure.of(error), urn(meta_id), request.method, request.accept)
+        headers.append(("X-Request-ID", meta_id))
         return status, headers, content
 
     def _send(self, event: HttpEvent, ticket: HttpTicket) -> bool:
@@ -294,40 +395,11 @@ class WSGI(Actor):
                 limit.close()
         return True
 
-    def _render(self, ticket: HttpTicket, meta_id: str, method: str) -> Answer:
-        answer, ticket.answer = ticket.answer, None
-        if ticket.state is not TicketState.ANSWERED or answer is None:
-            return ticket.refusal(self.no_answer_status, _urn(meta_id), method)
-        head = answer.response if isinstance(answer, HttpEvent) else ResponseHead()
-        failure = answer.error
-        if failure is not None and head.status is None and head.content_type is None:
-            return failure_answer(failure, _urn(meta_id), method)
-        try:
-            return render(
-                head,
-                answer.data,
-                method=method,
-                status=failure.status if failure is not None else 200,
-                headers=failure.headers if failure is not None else None,
-            )
-        except (UsageError, HeaderError) as error:
-            self.logger.error(
-                "the answer to request %s cannot be sent: %s",
-                meta_id,
-                error,
-                extra={"event_id": answer.event_id},
-            )
-            return problem(500, instance=_urn(meta_id), method=method)
-
 
 class WSGIServer(WSGI):
     """`WSGI` that starts the embedded server unless told not to. Arguments: as `WSGI`."""
 
     serves_by_default = True
-
-
-def _urn(meta_id: str | None) -> str | None:
-    return None if meta_id is None else f"urn:compysition:request:{meta_id}"
 
 
 def _is_loopback(address: str) -> bool:

@@ -60,6 +60,11 @@ class HttpEvent(Event):
         return self.request.path
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters of the route's pattern, by name."""
+        return self.request.params
+
+    @property
     def query(self) -> MultiDict:
         """The fields of the request's query."""
         return self.request.query

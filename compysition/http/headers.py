@@ -45,6 +45,29 @@ def check_value(name: str, value: object) -> str:
     return value
 
 
+def split_list(text: str, separator: str = ",") -> list[str]:
+    """The elements of a list in a value; a separator in a quoted string is none (RFC 9110, section 5.6).
+
+    >>> split_list('a, "b,c", d')
+    ['a', '"b,c"', 'd']
+    """
+    if '"' not in text:
+        return [element.strip() for element in text.split(separator)]
+    # One step per character: what backtracks could be made to take seconds.
+    elements, start, is_quoted, is_escaped = [], 0, False, False
+    for at, character in enumerate(text):
+        if is_escaped:
+            is_escaped = False
+        elif is_quoted and character == "\\":
+            is_escaped = True
+        elif character == '"':
+            is_quoted = not is_quoted
+        elif character == separator and not is_quoted:
+            elements.append(text[start:at].strip())
+            start = at + 1
+    return [*elements, text[start:].strip()]
+
+
 def parse_content_length(text: str | None) -> int | None:
     """The size that a ``Content-Length`` announces, in bytes; None when there is none.
 

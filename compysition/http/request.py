@@ -17,6 +17,8 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from compysition.errors import MalformedError, MethodNotAllowedError, NotFoundError, UnsupportedTypeError
 from compysition.http.headers import FrozenHeaders, is_token, parse_content_length
 from compysition.http.multidict import MultiDict
+from compysition.http.proxies import Proxies, is_hidden, is_host
+from compysition.http.trace import Trace, parse_trace
 
 #: Most fields of a query: what a person or a program means to send; more is an attack on whoever loops over them.
 MAX_QUERY_FIELDS: Final = 1000
@@ -25,15 +27,15 @@ MAX_COOKIES: Final = 100
 #: The service of a request whose path is empty.
 DEFAULT_SERVICE: Final = "default"
 
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+#: The methods that a door takes without being told so.
+KNOWN_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 # Nothing to decode, nothing to refuse: the path of nearly every request.
 _is_plain_path: Final = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*").fullmatch
 # RFC 3986, section 2: visible ASCII but " # < > \, and % only before two hexadecimal digits. Possessive: it never
 # goes back.
 _is_raw: Final = re.compile(r"(?:[!$&-;=?-\[\]-~]++|%[0-9A-Fa-f]{2})*+").fullmatch
 _find_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
-# Not all of RFC 3986: a comma, legal in a name that no resolver knows, would let two joined Host fields pass.
-_is_host: Final = re.compile(r"(?:[A-Za-z0-9._~%\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?").fullmatch
+_NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
 _is_request_id: Final = re.compile(r"[A-Za-z0-9._~:/+=@\-]{1,128}").fullmatch
 _COOKIE_ESCAPE: Final = re.compile(rb"\\(?:([0-3][0-7]{2})|(.))")
 
@@ -52,10 +54,14 @@ class Request:
         query_string: What stood behind the ``?``, undecoded.
         scheme: ``http`` or ``https``.
         host: The ``Host`` the client named, or the authority of an absolute target; may carry a port.
-        client: The address of the peer, as text; empty if the server does not say.
+        client: The address of the peer, or the one that a trusted proxy names for it, as text; empty if the server
+            does not say.
         content_type: As sent; None without one.
         content_length: The announced size of the body in bytes; None without one, as with a chunked body.
         request_id: The client's ``X-Request-ID`` if it is acceptable (1 to 128 of letters, digits and ``._~:/+=@-``).
+            With trusted proxies only from them.
+        accept: What types of answer the client accepts, as sent; None = it does not say.
+        params: The parameters of the route's pattern, by name.
     """
 
     method: str
@@ -68,13 +74,17 @@ class Request:
     content_type: str | None = None
     content_length: int | None = None
     request_id: str | None = None
+    accept: str | None = None
     _fields: tuple[tuple[str, str], ...] = ()
+    #: Which headers of proxies are shown: of one family or of none, see `Proxies`.
+    _family: str | None = None
+    params: Mapping[str, Any] = _NO_PARAMS
     _headers: FrozenHeaders | None = field(default=None, init=False)
     _query: MultiDict | None = field(default=None, init=False)
     _cookies: Mapping[str, str] | None = field(default=None, init=False)
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, Any], base_path: str = "/") -> Self:
+    def from_environ(cls, environ: Mapping[str, Any], base_path: str = "/", proxies: Proxies | None = None) -> Self:
         """Read the head of a request.
 
         The path is taken from the undecoded target (``RAW_URI`` or ``REQUEST_URI``) if the server gives one, because
@@ -84,6 +94,7 @@ class Request:
         Args:
             environ: The environ of PEP 3333.
             base_path: Path in front of all segments; matches whole segments only.
+            proxies: Whom to believe about the client. None = nobody; what proxies say is then not in `headers`.
 
         Raises:
             MalformedError: The method, target, query, host or Content-Length cannot be read; HTTP/1.1 without a
@@ -95,7 +106,7 @@ class Request:
         """
         get = environ.get
         method = environ["REQUEST_METHOD"]
-        if method not in _METHODS:
+        if method not in KNOWN_METHODS:
             _check_other_method(method)
         coding = get("HTTP_CONTENT_ENCODING")
         if coding is not None and coding.strip().lower() not in ("", "identity"):
@@ -113,6 +124,16 @@ class Request:
         request_id = get("HTTP_X_REQUEST_ID")
         if request_id is not None and not _is_request_id(request_id):
             request_id = None
+        client, family = get("REMOTE_ADDR") or "", None
+        if proxies is not None:
+            said = proxies.read(client, environ)
+            if said is None:
+                request_id = None
+            else:
+                family = proxies.family
+                client = said.client
+                scheme = said.scheme or scheme
+                host = said.host or host
         return cls(
             method,
             target,
@@ -120,11 +141,13 @@ class Request:
             query,
             scheme,
             host,
-            get("REMOTE_ADDR") or "",
+            client,
             content_type,
             parse_content_length(get("CONTENT_LENGTH")),
             request_id,
+            get("HTTP_ACCEPT"),
             tuple([item for item in environ.items() if item[0][:5] == "HTTP_"]),
+            family,
         )
 
     @property
@@ -151,7 +174,7 @@ class Request:
         """All header fields. A repeated one has its values joined by a comma, as WSGI servers do."""
         headers = self._headers
         if headers is None:
-            fields = list(self._fields)
+            fields = [field for field in self._fields if not is_hidden(field[0], self._family)]
             if self.content_type is not None:
                 fields.append(("CONTENT_TYPE", self.content_type))
             if self.content_length is not None:
@@ -159,6 +182,16 @@ class Request:
             headers = FrozenHeaders.from_environ(fields)
             object.__setattr__(self, "_headers", headers)
         return headers
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body was announced, by its length or in chunks."""
+        return bool(self.content_length) or any(name == "HTTP_TRANSFER_ENCODING" for name, _ in self._fields)
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace that this request is part of, as ``traceparent`` and ``tracestate`` say; None without one."""
+        return parse_trace(self.headers.get("Traceparent"), self.headers.get("Tracestate"))
 
     @property
     def cookies(self) -> Mapping[str, str]:
@@ -179,11 +212,16 @@ class Request:
         return f"<Request {self.method} {self.path!r}>"  # without the query: it may hold secrets
 
 
+def set_params(request: Request, params: Mapping[str, Any]) -> None:
+    """Set the parameters of the route; for the door, before anybody else has seen the request."""
+    object.__setattr__(request, "params", params)
+
+
 def _check_other_method(method: str) -> None:
     if not is_token(method) or method != method.upper():
         raise MalformedError("the method is no token in upper case")
     if method == "TRACE":
-        raise MethodNotAllowedError("TRACE is not answered", headers={"Allow": ", ".join(_METHODS)})
+        raise MethodNotAllowedError("TRACE is not answered", headers={"Allow": ", ".join(KNOWN_METHODS)})
 
 
 def _locate(environ: Mapping[str, Any], method: str) -> tuple[str, tuple[str, ...], str, str, str]:
@@ -210,7 +248,7 @@ def _locate(environ: Mapping[str, Any], method: str) -> tuple[str, tuple[str, ..
         _check_query(query)
     if host is None:
         host = f"{get('SERVER_NAME', '')}:{get('SERVER_PORT', '')}"
-    elif not _is_host(host):
+    elif not is_host(host):
         raise MalformedError("the host is not of the form host[:port]")
     return target, segments, query, scheme, host
 
@@ -230,8 +268,7 @@ def _split_raw(path: str) -> tuple[str, ...]:
         except UnicodeDecodeError as error:
             raise MalformedError("the path is not UTF-8") from error
         _refuse_controls(segments)
-    if "." in segments or ".." in segments:
-        raise MalformedError("the path holds a segment '.' or '..'")
+    _refuse_dots(segments)
     return tuple(segments)
 
 
@@ -242,9 +279,17 @@ def _split_decoded(path: str) -> tuple[str, ...]:
     except UnicodeError as error:
         raise MalformedError("the path is not UTF-8") from error
     _refuse_controls(segments)
+    _refuse_dots(segments)
+    return tuple(segments)
+
+
+def _refuse_dots(segments: list[str]) -> None:
     if "." in segments or ".." in segments:
         raise MalformedError("the path holds a segment '.' or '..'")
-    return tuple(segments)
+    # A slash that was encoded belongs to its segment, but whoever makes a file's name of it sees one more.
+    for segment in segments:
+        if "/" in segment and not {".", ".."}.isdisjoint(segment.split("/")):
+            raise MalformedError("the path holds a segment '.' or '..'")
 
 
 def _refuse_controls(segments: list[str]) -> None:

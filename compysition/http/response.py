@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The answer: its head, as actors set it, and how head and data become a status line, header fields and bytes.
 
-Rendering goes by the class of the data alone; a choice by ``Accept`` would go into `_serialise`.
-lxml is never imported here: unless it is in the process already, no data can be a tree.
 Must not know events, actors or servers. Read next: `receiver`.
 """
 
@@ -10,23 +8,30 @@ import json
 import logging
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from http import HTTPStatus
-from types import ModuleType
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from compysition.errors import HeaderError, UsageError
-from compysition.http.headers import Headers, check_value, is_token
+from compysition.http import plainxml
+from compysition.http.accept import best
+from compysition.http.content import PLAIN, choose, serialise
+from compysition.http.headers import Headers, is_token
 
 #: Status line, header fields and body, as WSGI takes them.
 Answer: TypeAlias = tuple[str, list[tuple[str, str]], bytes]
 
 #: Name and value of a cookie, together in bytes (RFC 6265, section 6.1: what every browser keeps).
 MAX_COOKIE_BYTES: Final = 4096
+
+_PROBLEM_JSON: Final = ("application/problem+json", "application/json")
+_PROBLEM_XML: Final = "application/problem+xml"
+_PROBLEM_TEXT: Final = "text/plain"
+_PROBLEM_OTHERS: Final = (_PROBLEM_XML, "application/xml", _PROBLEM_TEXT, "text/xml")
+_PROBLEM_NAMESPACE: Final = "urn:ietf:rfc:7807"
 
 _LOGGER: Final = logging.getLogger("compysition.http")
 #: Answers that never have a body (RFC 9110, section 15). pywsgi takes no length for the first two.
@@ -39,7 +44,6 @@ _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus} | {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
-_find_charset: Final = re.compile(r';\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE).search
 _is_cookie_value: Final = re.compile(r"[!#-+\--:<-\[\]-~]*").fullmatch
 _is_attribute: Final = re.compile(r"[ -:<-~]*").fullmatch
 
@@ -177,6 +181,8 @@ def render(
     method: str = "GET",
     status: int = 200,
     headers: Mapping[str, str] | None = None,
+    accept: str | None = None,
+    produces: tuple[str, ...] | None = None,
 ) -> Answer:
     """Make the answer that carries `data`.
 
@@ -185,7 +191,8 @@ def render(
     =====================================  ======================================================================
     str                                    ``text/plain; charset=utf-8``
     bytes, bytearray, memoryview           ``application/octet-stream``
-    dict, list, tuple, int, float, bool    ``application/json``
+    dict, list, tuple, int, float, bool    by `accept`: ``application/json`` (which is also sent if nothing fits),
+                                           ``application/xml``, or ``text/plain``: the JSON, indented
     lxml element or tree                   ``application/xml; charset=utf-8``; an HTML one ``text/html``
     XSLT result tree                       what ``xsl:output`` made of it: XML, HTML or text in its encoding
     None                                   none, no body; 204 if no status was set either
@@ -201,6 +208,8 @@ def render(
         method: Of the request.
         status: Counts if `head` has none: that of the event's error, or 200.
         headers: Of the event's error. They replace those of the same name in `head`.
+        accept: The ``Accept`` of the request.
+        produces: The types that the route gives, instead of those in the table.
 
     Raises:
         UsageError: The status is not 200 to 599, or the data cannot be rendered: a class without a rule, ``NaN``,
@@ -219,7 +228,12 @@ def render(
         if chosen in _WITHOUT_BODY:
             _LOGGER.info("an answer with status %d has no body: its data was dropped", chosen)
         else:
-            body, content_type = _serialise(data, content_type)
+            varies = False
+            if content_type is None and (produces or isinstance(data, PLAIN)):
+                content_type, varies = choose(data, accept, produces)
+            body, content_type = serialise(data, content_type)
+            if varies:
+                own_fields = _with_vary(own_fields)
     fields = [] if content_type is None else [("Content-Type", content_type)]
     if own_fields:
         fields += [pair for pair in own_fields.pairs() if pair[0].lower() != "content-type"]
@@ -238,8 +252,11 @@ def problem(
     retry_after_s: float | None = None,
     errors: Sequence[Mapping[str, Any]] = (),
     method: str = "GET",
+    accept: str | None = None,
 ) -> Answer:
     """Make the answer to a request that failed: problem details (RFC 9457).
+
+    As JSON, unless the client accepts only XML or only text.
 
     Args:
         status: 400 to 599.
@@ -249,6 +266,7 @@ def problem(
         retry_after_s: For ``Retry-After``, rounded up to whole seconds (RFC 9110, section 10.2.3).
         errors: For 422: mappings with ``detail`` and ``pointer``, one for each thing that is wrong.
         method: Of the request.
+        accept: The ``Accept`` of the request.
 
     Raises:
         UsageError: The status is not 200 to 599.
@@ -266,9 +284,34 @@ def problem(
     own = ResponseHeaders(headers or ())
     if retry_after_s is not None and "Retry-After" not in own:
         own["Retry-After"] = str(max(0, math.ceil(retry_after_s)))
-    own["Content-Type"] = "application/problem+json"
+    own["Content-Type"], body = _encode_problem(document, accept)
+    return _assemble(status, own.pairs(), body, method)
+
+
+def _encode_problem(document: dict[str, Any], accept: str | None) -> tuple[str, bytes]:
+    if accept is not None and best(accept, _PROBLEM_JSON) is None:
+        kind = best(accept, _PROBLEM_OTHERS)
+        if kind is not None and kind != _PROBLEM_TEXT:
+            try:
+                return _PROBLEM_XML, plainxml.encode(document, "problem", _PROBLEM_NAMESPACE)
+            except ValueError:
+                document = {name: value for name, value in document.items() if name not in ("detail", "errors")}
+                return _PROBLEM_XML, plainxml.encode(document, "problem", _PROBLEM_NAMESPACE)
+        if kind is not None:
+            lines = [f"{document['status']} {document['title']}", document.get("detail"), document.get("instance")]
+            text = "".join([f"{line}\n" for line in lines if line])
+            return "text/plain; charset=utf-8", text.encode(errors="replace")
     # ASCII only: a detail may quote half a surrogate pair, and this answer has to go out.
-    return _assemble(status, own.pairs(), json.dumps(document, separators=(",", ":"), default=str).encode(), method)
+    return _PROBLEM_JSON[0], json.dumps(document, separators=(",", ":"), default=str).encode()
+
+
+def _with_vary(headers: ResponseHeaders | None) -> ResponseHeaders:
+    """The header fields, and that the answer depends on ``Accept`` (RFC 9110, section 12.5.5)."""
+    headers = ResponseHeaders() if headers is None else headers.copy()
+    named = [name.strip().lower() for name in ",".join(headers.get_all("Vary")).split(",")]
+    if "accept" not in named and "*" not in named:
+        headers.add("Vary", "Accept")
+    return headers
 
 
 def _check_status(status: object) -> None:
@@ -281,94 +324,6 @@ def _assemble(status: int, fields: list[tuple[str, str]], body: bytes, method: s
         fields.append(("Content-Length", str(len(body))))
     fields.append(("X-Content-Type-Options", "nosniff"))
     return status_line(status), fields, b"" if method == "HEAD" else body
-
-
-def _serialise(data: Any, content_type: str | None) -> tuple[bytes, str]:
-    """The bytes of `data` and their type, which is the one given if there is one."""
-    if isinstance(data, str):
-        return _encode_text(data, content_type or "text/plain")
-    if isinstance(data, bytes):
-        return data, content_type or "application/octet-stream"
-    if isinstance(data, dict | list | tuple | int | float):
-        return _encode_json(data), content_type or "application/json"
-    if isinstance(data, bytearray | memoryview):
-        return bytes(data), content_type or "application/octet-stream"
-    etree = sys.modules.get("lxml.etree")
-    if etree is not None and isinstance(data, etree._Element | etree._ElementTree):
-        body, own_type = _encode_tree(etree, data)
-        return body, content_type or own_type
-    raise UsageError(
-        f"data of class {type(data).__name__!r} cannot be rendered: "
-        "str, bytes, dict, list, numbers, lxml trees and None can; set event.data to one of them before the answer"
-    )
-
-
-def _encode_text(text: str, content_type: str) -> tuple[bytes, str]:
-    match = _find_charset(content_type)
-    charset = match[1] if match else "utf-8"
-    if match is None and content_type[:5].lower() == "text/":
-        content_type += "; charset=utf-8"
-    try:
-        return text.encode(charset), content_type
-    except LookupError as error:
-        raise UsageError(f"Content-Type {content_type!r} names a charset that is not known") from error
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the text holds {text[error.start]!r}, which {charset} cannot carry") from error
-
-
-def _encode_json(data: Any) -> bytes:
-    try:
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the data cannot be rendered as JSON: {error}") from error
-
-
-# ---- lxml -----------------------------------------------------------------------------------------------------------
-
-
-def _encode_tree(etree: ModuleType, tree: Any) -> tuple[bytes, str]:
-    if isinstance(tree, etree._XSLTResultTree):
-        return _encode_result(tree)
-    root = tree if isinstance(tree, etree._Element) else tree.getroot()
-    if root is None:
-        raise UsageError("an lxml tree without a root cannot be rendered")
-    if _is_html(root):
-        return etree.tostring(tree, method="html", encoding="utf-8", with_tail=False), "text/html; charset=utf-8"
-    body = etree.tostring(tree, encoding="utf-8", xml_declaration=True, with_tail=False)
-    return body, "application/xml; charset=utf-8"
-
-
-def _encode_result(result: Any) -> tuple[bytes, str]:
-    """Serialise as ``xsl:output`` says. The tree does not tell its method, so it is seen from what came out.
-
-    ``media-type`` is not to be had from a result tree: whoever compiled the stylesheet can set the content type.
-    """
-    body = bytes(result)
-    root = result.getroot()
-    charset = "utf-8" if root is None else result.docinfo.encoding or "utf-8"
-    if body.startswith(b"<?xml"):
-        return body, _content_type("application/xml", charset)
-    try:
-        start = body[:256].decode(charset, "replace").lstrip("\ufeff \t\r\n")
-    except LookupError:
-        start, charset = body[:256].decode("latin-1").lstrip(), "utf-8"
-    if start.startswith("<?xml"):
-        kind = "application/xml"
-    elif root is not None and _is_html(root):
-        kind = "text/html"
-    else:
-        kind = "application/xml" if start.startswith("<") else "text/plain"
-    return body, _content_type(kind, charset)
-
-
-@lru_cache(maxsize=64)
-def _content_type(kind: str, charset: str) -> str:
-    return check_value("Content-Type", f"{kind}; charset={charset.lower()}")
-
-
-def _is_html(root: Any) -> bool:
-    """Whether libxml2 made an HTML document (which has no XML version), or libxslt will write one."""
-    return root.getroottree().docinfo.xml_version is None or (isinstance(root.tag, str) and root.tag.lower() == "html")
 
 
 # ---- cookies --------------------------------------------------------------------------------------------------------

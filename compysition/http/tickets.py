@@ -5,6 +5,7 @@ Must not know sockets or what events hold. Read next: `compysition.actors.wsgi`.
 """
 
 import random
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from compysition.errors import RequestError
@@ -25,18 +26,18 @@ class HttpTicket(Ticket):
 
     door: object
 
-    def refusal(self, no_answer_status: int, instance: str | None, method: str) -> Answer:
+    def refusal(self, no_answer_status: int, instance: str | None, method: str, accept: str | None = None) -> Answer:
         """The answer to a request whose ticket closed without an answering event."""
         if self.state is TicketState.FAILED and self.failure is not None:
-            return failure_answer(self.failure, instance, method)
+            return failure_answer(self.failure, instance, method, accept)
         if self.state is TicketState.ENDED:
             if self.has_drop:
-                return unavailable(random.choice(RETRY_OVERLOAD_S), method)
-            return no_answer(no_answer_status, instance, method)
-        return problem(HTTPStatus.GATEWAY_TIMEOUT.value, instance=instance, method=method)
+                return unavailable(random.choice(RETRY_OVERLOAD_S), method, accept)
+            return no_answer(no_answer_status, instance, method, accept)
+        return problem(HTTPStatus.GATEWAY_TIMEOUT.value, instance=instance, method=method, accept=accept)
 
 
-def failure_answer(failure: Failure, instance: str | None, method: str) -> Answer:
+def failure_answer(failure: Failure, instance: str | None, method: str, accept: str | None = None) -> Answer:
     """Problem details for a failed event. Only errors made for the caller say more than their status."""
     is_for_caller = issubclass(failure.error_class, RequestError)
     return problem(
@@ -46,17 +47,28 @@ def failure_answer(failure: Failure, instance: str | None, method: str) -> Answe
         headers=failure.headers,
         retry_after_s=failure.retry_after_s,
         method=method,
+        accept=accept,
     )
 
 
-def no_answer(status: int, instance: str | None, method: str) -> Answer:
+def no_answer(status: int, instance: str | None, method: str, accept: str | None = None) -> Answer:
     """The answer to a request all of whose branches ended without one."""
     if status >= 400:
-        return problem(status, instance=instance, method=method)
+        return problem(status, instance=instance, method=method, accept=accept)
     headers = [] if status in (204, 304) else [("Content-Length", "0")]
     return status_line(status), headers, b""
 
 
-def unavailable(retry_after_s: int, method: str) -> Answer:
+def urn(meta_id: str) -> str:
+    """How an answer names its request."""
+    return f"urn:compysition:request:{meta_id}"
+
+
+def options_answer(methods: Iterable[str]) -> Answer:
+    """What can be asked for at a path: 204 with ``Allow`` (RFC 9110, section 9.3.7)."""
+    return status_line(204), [("Allow", ", ".join(sorted(methods)))], b""
+
+
+def unavailable(retry_after_s: int, method: str, accept: str | None = None) -> Answer:
     """503, because of overload or a stop."""
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE.value, retry_after_s=retry_after_s, method=method)
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE.value, retry_after_s=retry_after_s, method=method, accept=accept)

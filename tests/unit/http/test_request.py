@@ -92,6 +92,8 @@ def test_without_a_raw_target_the_path_of_the_server_counts() -> None:
         "/a/../b",
         "/./a",
         "/a/%2e%2E/b",
+        "/a%2F..%2Fb",
+        "/..%2fb",
         "/a/%2e",
         "/..",
         "x",

@@ -49,6 +49,7 @@ def test_data_is_rendered_by_its_class(data: Any, content_type: str, body: bytes
     assert (status, rendered) == ("200 OK", body)
     assert fields == [
         ("Content-Type", content_type),
+        *([("Vary", "Accept")] if content_type == "application/json" else []),
         ("Content-Length", str(len(body))),
         ("X-Content-Type-Options", "nosniff"),
     ]
@@ -421,3 +422,103 @@ def test_a_problem_says_when_to_come_again() -> None:
 
 def test_a_status_line_has_always_a_phrase() -> None:
     assert all(status_line(status)[3:].strip() for status in range(200, 600))
+
+
+# ---- what the client accepts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "body"),
+    [
+        (None, "application/json", b'{"a":[1]}'),
+        ("*/*", "application/json", b'{"a":[1]}'),
+        ("a b", "application/json", b'{"a":[1]}'),
+        ("image/png", "application/json", b'{"a":[1]}'),  # an answer that exists is sent
+        (
+            "application/xml",
+            "application/xml",
+            b'<?xml version="1.0" encoding="UTF-8"?>\n<data><a><item>1</item></a></data>',
+        ),
+        ("text/plain", "text/plain; charset=utf-8", b'{\n  "a": [\n    1\n  ]\n}\n'),
+    ],
+)
+def test_plain_data_is_rendered_as_the_client_accepts(accept: str | None, content_type: str, body: bytes) -> None:
+    answer = render(ResponseHead(), {"a": [1]}, accept=accept)
+    assert fields_of(answer)["Content-Type"] == content_type
+    assert fields_of(answer)["Vary"] == "Accept"
+    assert answer[2] == body
+
+
+def test_what_xml_cannot_carry_is_sent_as_json() -> None:
+    answer = render(ResponseHead(), {"a": "\0"}, accept="application/xml")
+    assert (fields_of(answer)["Content-Type"], answer[2]) == ("application/json", b'{"a":"\\u0000"}')
+
+
+def test_a_content_type_that_was_set_is_not_negotiated() -> None:
+    head = ResponseHead()
+    head.content_type = "application/vnd.x+json"
+    fields = fields_of(render(head, {"a": 1}, accept="application/xml"))
+    assert fields["Content-Type"] == "application/vnd.x+json"
+    assert "Vary" not in fields
+
+
+@pytest.mark.parametrize(
+    ("mine", "sent"), [("Origin", ["Origin", "Accept"]), ("accept, X", ["accept, X"]), ("*", ["*"])]
+)
+def test_vary_keeps_what_the_actor_said(mine: str, sent: list[str]) -> None:
+    head = ResponseHead()
+    head.headers["Vary"] = mine
+    assert [value for name, value in render(head, [])[1] if name == "Vary"] == sent
+    assert head.headers.get_all("Vary") == [mine]
+
+
+@pytest.mark.parametrize(
+    ("data", "produces", "accept", "content_type"),
+    [
+        ({"a": 1}, ("application/xml", "application/json"), None, "application/xml"),
+        ({"a": 1}, ("application/xml", "application/json"), "application/json", "application/json"),
+        ({"a": 1}, ("application/hal+json",), "*/*", "application/hal+json"),
+        ({"a": 1}, ("text/csv",), "text/csv", "application/json"),
+        ("a,b", ("text/csv",), None, "text/csv; charset=utf-8"),
+        (b"a", ("image/png", "image/gif"), "image/gif", "image/gif"),
+        (None, ("image/png",), None, None),
+    ],
+)
+def test_what_a_route_produces_is_the_default(
+    data: Any, produces: tuple[str, ...], accept: str | None, content_type: str | None
+) -> None:
+    fields = fields_of(render(ResponseHead(), data, accept=accept, produces=produces))
+    assert fields.get("Content-Type") == content_type
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, "application/problem+json"),
+        ("application/json", "application/problem+json"),
+        ("application/xml, */*;q=0.1", "application/problem+json"),
+        ("image/png", "application/problem+json"),  # never 406 for an error
+        ("application/xml", "application/problem+xml"),
+        ("application/problem+xml", "application/problem+xml"),
+        ("text/xml", "application/problem+xml"),
+        ("text/*", "text/plain; charset=utf-8"),
+        ("text/plain", "text/plain; charset=utf-8"),
+    ],
+)
+def test_a_problem_is_xml_or_text_only_for_who_accepts_nothing_else(accept: str | None, content_type: str) -> None:
+    answer = problem(404, "no <order> 17", instance="urn:x", accept=accept)
+    assert fields_of(answer)["Content-Type"] == content_type
+    wanted = {
+        "application/problem+json": b'{"type":"about:blank","title":"Not Found","status":404,'
+        b'"detail":"no <order> 17","instance":"urn:x"}',
+        "application/problem+xml": b'<?xml version="1.0" encoding="UTF-8"?>\n<problem xmlns="urn:ietf:rfc:7807">'
+        b"<type>about:blank</type><title>Not Found</title><status>404</status><detail>no &lt;order&gt; 17</detail>"
+        b"<instance>urn:x</instance></problem>",
+        "text/plain; charset=utf-8": b"404 Not Found\nno <order> 17\nurn:x\n",
+    }
+    assert answer[2] == wanted[content_type]
+
+
+@pytest.mark.parametrize("accept", ["application/xml", "text/plain"])
+def test_a_problem_goes_out_whatever_its_detail_holds(accept: str) -> None:
+    assert b"400" in problem(400, "half a pair: \ud800\0", accept=accept)[2]
