@@ -25,6 +25,7 @@ extensions = [
     "myst_parser",
     "glossary_terms",
     "public_names",
+    "flow_pictures",
 ]
 exclude_patterns = ["extensions"]
 nitpicky = True
@@ -53,6 +54,8 @@ add_module_names = False
 # ---- the site -----------------------------------------------------------------------------------------------------
 
 html_theme = "furo"
+# The default of the theme underlines names in code, as if they were links.
+pygments_dark_style = "a11y-high-contrast-dark"
 html_title = f"compysition {version}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]

@@ -8,6 +8,8 @@ The conventions beside those of `test_docs`:
 - A fenced ``sh`` block behind it is run by a shell while it serves; the ``text`` block right behind that is what it
   prints.
 - ``<!-- file: NAME -->`` before any block says that the reader saves it under that name, beside the script.
+- ``<!-- graph of NAME.py -->`` before a fenced ``mermaid`` block says that it is what `Director.graph` says of the
+  service above it.
 
 Every other ``sh`` block is for the reader alone, and shows no output that a test would have to look at.
 """
@@ -43,6 +45,8 @@ class Service:
     script: Block
     questions: tuple[Block, ...]
     files: tuple[Block, ...]
+    #: Pictures of it.
+    graphs: tuple[Block, ...]
 
     def __str__(self) -> str:
         return str(self.script)
@@ -56,7 +60,8 @@ def services_of(page: Path) -> Iterator[Service]:
             rest = blocks[number + 1 :]
             end = next((n for n, other in enumerate(rest) if other.language == "python"), len(rest))
             asked = tuple(other for other in rest[:end] if other.language == "sh" and other.output is not None)
-            yield Service(block, asked, files)
+            graphs = tuple(other for other in rest[:end] if other.comment.startswith("graph of"))
+            yield Service(block, asked, files, graphs)
 
 
 def name_in(block: Block) -> str:
@@ -66,11 +71,15 @@ def name_in(block: Block) -> str:
 SERVICES: Final = [service for page in PAGES for service in services_of(page)]
 
 
+def save_files(service: Service, place: Path) -> None:
+    for block in service.files:
+        (place / name_in(block)).write_text(block.text, encoding="utf-8")
+
+
 @contextmanager
 def serving(service: Service, place: Path) -> Iterator[str]:
     """Runs the service in `place`; the value is its port."""
-    for block in service.files:
-        (place / name_in(block)).write_text(block.text, encoding="utf-8")
+    save_files(service, place)
     script = place / name_in(service.script)
     assert f"port={PORT}" in service.script.text
     script.write_text(service.script.text.replace(f"port={PORT}", "port=0"), encoding="utf-8")
@@ -119,6 +128,23 @@ def test_a_service_answers_what_the_page_says(service: Service, tmp_path: Path) 
             )
             assert done.returncode == 0, done.stderr
             assert EVENT_ID.sub("ID", done.stdout) == EVENT_ID.sub("ID", question.output or ""), question
+
+
+@pytest.mark.parametrize("service", [service for service in SERVICES if service.graphs], ids=str)
+def test_a_picture_is_that_of_the_service_above_it(service: Service, tmp_path: Path) -> None:
+    save_files(service, tmp_path)
+    script = service.script.text.replace("director.start()", "print(director.graph(), end='')")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert [graph.text for graph in service.graphs] == [done.stdout], done.stderr
 
 
 def test_every_service_is_asked_something() -> None:
