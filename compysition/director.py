@@ -25,7 +25,7 @@ from compysition.errors import (
 from compysition.event import Event, Failure
 from compysition.flow.pictures import FORMATS
 from compysition.flow.values import Flow
-from compysition.hosting import HOST
+from compysition.hosting import find_host
 from compysition.ledger import Balance
 from compysition.lineage import AskTicket, TicketState
 from compysition.logger import get_logger
@@ -229,7 +229,7 @@ class Director(Configured, Runtime):
         self._sources.check_flags()
         for line in self._sources.unused():
             logger.warning("%s", line)
-        host = HOST.get()
+        host = find_host()
         if host is not None:
             hosted = host.start(self)
             if hosted is not None:

@@ -27,3 +27,14 @@ class ScriptHost(Protocol):
 
 #: The host of the script that is being read; None in a plain ``python script.py``.
 HOST: ContextVar[ScriptHost | None] = ContextVar("compysition_host", default=None)
+_everywhere: list[ScriptHost] = []
+
+
+def host_everywhere(host: ScriptHost) -> None:
+    """Make `host` that of the whole process, until its end: threads and greenlets of a script have no `HOST`."""
+    _everywhere[:] = [host]
+
+
+def find_host() -> ScriptHost | None:
+    """Who has to be asked before a Director starts; None if nobody."""
+    return HOST.get() or next(iter(_everywhere), None)

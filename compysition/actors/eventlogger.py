@@ -47,6 +47,7 @@ class EventLogger(Actor):
 
     # Order is what people read by.
     options = ActorOptions(concurrency=1)
+    _is_end = True
 
     @checked
     def __init__(

@@ -6,6 +6,8 @@ Must not import what a patch of the standard library would come too late for. Re
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -21,6 +23,18 @@ _CHOICE = re.compile(r"argument (?P<where>.*?): invalid choice: (?P<seen>'.*?'|\
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments, with a suggestion, and exits with code 2."""
+
+    def parse_known_args(  # type: ignore[override]  # of the overloads, the one that is called
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As `argparse.ArgumentParser.parse_known_args`; argparse itself loses what stands behind ``--``."""
+        words = list(sys.argv[1:] if args is None else args)
+        # Only for a command that has a place for it, see `add_script`.
+        at = words.index("--") if "--" in words and self.get_default("arguments") is not None else len(words)
+        found, unknown = super().parse_known_args(words[:at], namespace)
+        if at < len(words):
+            found.arguments = words[at + 1 :]
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """As `argparse.ArgumentParser.error`."""
@@ -75,16 +89,23 @@ def _near(wrong: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def add_script(parser: argparse.ArgumentParser) -> None:
+def add_script(parser: argparse.ArgumentParser, *, is_run_here: bool = True) -> None:
     """The arguments of every command that reads a script.
 
-    They are ``script``, ``arguments`` and ``verbose``; `main` does what ``patch``, ``flags`` and ``settings`` say.
+    They are ``script``, ``arguments`` and ``verbose``; `main` does what ``patch``, ``flags`` and ``settings`` say. For
+    a script that is not run in this process it is ``patch_script``, which `main` leaves alone, options may stand behind
+    the script, and its own arguments come after ``--``.
     """
-    parser.add_argument("script", help="a Python file that makes a Director, and may start it")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script finds in sys.argv[1:]")
+    what = "a Python file that makes a Director, and may start it"
+    if is_run_here:
+        parser.add_argument("script", help=what)
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script finds in sys.argv[1:]")
+    else:
+        parser.add_argument("script", help=f"{what}; behind '--', last of all: what it finds in sys.argv[1:]")
+        parser.set_defaults(arguments=[])
     parser.add_argument(
         "--no-patch",
-        dest="patch",
+        dest="patch" if is_run_here else "patch_script",
         action="store_false",
         help="leave the standard library as it is; blocking calls of the script then hold all actors",
     )

@@ -21,6 +21,8 @@ from compysition.setting_sources import SOURCES, Sources
 #: Every command, in the order of the help, with the line that says what it does. Its module has the same name.
 COMMANDS: dict[str, str] = {
     "run": "run the Director of a script",
+    "check": "look for mistakes in the flow of a script, without starting it",
+    "graph": "draw the flow of a script",
 }
 
 

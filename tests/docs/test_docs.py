@@ -30,6 +30,7 @@ import pytest
 
 from compysition import ActorOptions, errors
 from compysition import deadletter as reasons
+from compysition.flow.findings import Code
 from compysition.ledger import Outcome
 from compysition.snapshot import ActorSnapshot
 from tests.unit.test_layers import LAYERS
@@ -378,6 +379,11 @@ def test_what_is_looked_up_in_a_snapshot_is_there() -> None:
     rows = rows_of(DOCS / "my-event-vanished.md", "Actors")
     fields = {field.name for field in dataclasses.fields(ActorSnapshot)}
     assert {name for row in rows for name in quoted_in(row[0])} <= fields
+
+
+def test_every_code_of_check_is_explained_under_its_name() -> None:
+    rows = [(quoted_in(code)[0], severity, title) for code, severity, title, _ in rows_of(DOCS / "checks.md", "Codes")]
+    assert rows == [(code.name, code.severity.value, code.value) for code in Code]
 
 
 def test_every_status_is_that_of_the_class() -> None:
