@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxRole
 
@@ -204,6 +205,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """For sphinx."""
     app.add_role("quoted", Quoted())
     app.config.default_role = "quoted"
+    described: Any = PythonDomain.directives["class"]
+    for kind in described.doc_field_types:
+        if kind.name == "variable":
+            kind.label = "Attributes"  # as in the docstrings
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-bases", drop_internal_bases)
     app.connect("autodoc-before-process-signature", drop_checks)
