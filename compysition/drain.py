@@ -86,6 +86,24 @@ class StopReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class StopProgress:
+    """How far a stop is.
+
+    Attributes:
+        left: Events that are still held.
+        left_s: Seconds until what is left is killed.
+        holders: One text for each actor that holds the stop, such as ``'slow': 1 in its handler, 2 queued``.
+    """
+
+    left: int
+    left_s: float
+    holders: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.left} left, {self.left_s:.0f} s"
+
+
 class Drain:
     """One stop of one Director.
 
@@ -181,10 +199,13 @@ class Drain:
             actors=actors,
         )
 
-    def progress(self) -> tuple[int, float]:
-        """How many events are still held, and how many seconds are left."""
-        held = sum(_held(member.cell) for member in self._flow_members)
-        return held, max(0.0, self._deadline - self._clock.monotonic())
+    def progress(self) -> StopProgress:
+        """How far it is; may be asked at any time."""
+        return StopProgress(
+            left=sum(_held(member.cell) for member in self._flow_members),
+            left_s=max(0.0, self._deadline - self._clock.monotonic()),
+            holders=tuple(text for member in self._members if (text := _what_holds(member))),
+        )
 
     def _drain_flow(self) -> bool:
         """Step 2: components of the graph, upstream first. Returns whether all were done in time."""
@@ -278,6 +299,22 @@ def _unhandled(member: Member, counts: Counter[tuple[str, str]]) -> int:
 
 def _held(cell: Cell) -> int:
     return cell.depth + cell.running + len(cell.kept.events) + len(cell.retrying.events)
+
+
+def _what_holds(member: Member) -> str | None:
+    """What an actor still has to do; None if it has nothing."""
+    cell = member.cell
+    counts = {
+        "in its handler": cell.running,
+        "queued": cell.depth,
+        "waiting for a retry": len(cell.retrying.events),
+        "kept": len(cell.kept.events),
+    }
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    parts += [f"background greenlet {greenlet.name!r}" for greenlet in member.pool if greenlet.is_alive()]
+    if member.actor._is_answering():
+        parts.append("open requests")
+    return f"{member.name!r}: {', '.join(parts)}" if parts else None
 
 
 def _taken(cell: Cell) -> int:

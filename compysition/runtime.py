@@ -58,6 +58,8 @@ class Runtime:
     def __init__(self, size: int, name: str, intensity: Intensity, stop_timeout_s: float) -> None:
         self.name = name
         self.stop_timeout_s = stop_timeout_s
+        #: Called in a greenlet of its own when a stop begins, which is killed when it ends: to show how far it is.
+        self.on_stop: Callable[[Drain], None] | None = None
         self.clock = CLOCK.get() or Clock()
         self.dispatcher = Dispatcher(self.clock)
         self.dead_letters = DeadLetters()
@@ -291,6 +293,8 @@ class Runtime:
             timeout_s=self.stop_timeout_s if self._stop_timeout_s is None else self._stop_timeout_s,
             are_logs_flushed=lambda: all(bridge.is_flushed() for bridge in self._bridges.values()),
         )
+        if self.on_stop is not None:
+            self._services.spawn(self.on_stop, self._drain, restart=False, name="on_stop")
         try:
             self._drain.run()
         except BaseException:

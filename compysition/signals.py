@@ -50,15 +50,24 @@ class Signals:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._has_stopped:
-            _write(f"{name} again: ending at once\n{self._report()}\n")
+            _write(f"{_clear()}{name} again: ending at once\n{self._report()}\n")
             os._exit(128 + number)
         self._has_stopped = True
-        if os.isatty(2):
-            _write(f"{name}: stopping; once more ends at once\n")
+        if _is_terminal():
+            _write(f"{_clear()}{name}: stopping; once more ends at once\n")
         self._on_stop(name)
 
     def _print_stacks(self, number: int, frame: FrameType | None) -> None:
         _write(self._stacks())
+
+
+def _is_terminal() -> bool:
+    return os.isatty(2) and os.environ.get("TERM") != "dumb"
+
+
+def _clear() -> str:
+    # The terminal has written ^C into the line, and perhaps there was something before.
+    return "\r\x1b[K" if _is_terminal() else ""
 
 
 def _write(text: str) -> None:

@@ -127,6 +127,17 @@ def add_script(parser: argparse.ArgumentParser, *, is_run_here: bool = True) -> 
     )
 
 
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that run something: ``log_format``, ``quiet``."""
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="how lines on standard error are written: for people, or as one JSON object each",
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing of doors and of a stop that went well")
+
+
 def seconds_option(text: str) -> float:
     """The type of an option whose value is a time."""
     try:
