@@ -12,8 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compysition.errors import SettingError, suggestion
+
+if TYPE_CHECKING:
+    from compysition.settings import Setting
 
 #: The environment variable of the setting `name` is this and the name in capitals.
 PREFIX = "COMPYSITION_"
@@ -38,12 +42,14 @@ class Sources:
         file: The file that the command line was told; otherwise the environment may name one.
         environment: The variables of the process.
         asked: What the Directors of the script have asked for: the name, and its variable.
+        settings: What became of it, for those that got a value.
     """
 
     flags: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     asked: dict[str, str] = field(default_factory=dict)
+    settings: list["Setting"] = field(default_factory=list)
     _table: Mapping[str, object] | None = None
     _text: str = ""
 

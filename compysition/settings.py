@@ -137,6 +137,7 @@ class Settings:
             declaration.is_secret,
             doc,
         )
+        self._sources.settings.append(self._settings[name])
         return value
 
     def _declare(

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "run": "run the Director of a script",
     "check": "look for mistakes in the flow of a script, without starting it",
     "graph": "draw the flow of a script",
+    "settings": "show what a script asks for, and where each value comes from",
 }
 
 
