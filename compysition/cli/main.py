@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "check": "look for mistakes in the flow of a script, without starting it",
     "graph": "draw the flow of a script",
     "settings": "show what a script asks for, and where each value comes from",
+    "completion": "print what makes a shell complete all this",
 }
 
 
