@@ -27,6 +27,7 @@ EXTRAS = {
     "werkzeug": "http",
     "geventhttpclient": "http",
     "bcrypt": "http",
+    "cronsim": "cron",
 }
 _FOREIGN = frozenset({"site-packages", "dist-packages"})
 _PACKAGE = Path(__file__).parents[1]
