@@ -4,6 +4,7 @@
 A script is run as plain ``python script.py`` would run it, with a host that says what becomes of `Director.start`.
 """
 
+import inspect
 import os
 import re
 import runpy
@@ -77,9 +78,10 @@ def find(script: str) -> Path:
     if path.is_dir():
         raise ScriptError(f"{script!r} is a directory: name the script in it")
     if not path.is_file():
-        others = sorted(str(other) for other in (path.parent if path.parent.is_dir() else Path()).glob("*.py"))
+        if not path.parent.is_dir():
+            raise ScriptError(f"there is no directory {os.fspath(path.parent)!r}")
         raise ScriptError(
-            f"there is no script {script!r}" + (f"; there are: {', '.join(others[:10])}" if others else "")
+            f"there is no script {script!r}{suggestion(path.name, [other.name for other in path.parent.glob('*.py')])}"
         )
     return path
 
@@ -114,7 +116,7 @@ def read(path: Path, arguments: Sequence[str] = ()) -> Reading:
 def explain(path: Path, error: Exception) -> str:
     """What left the script at `path`, in one line that says where."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
+        return f"{error.filename or path}{f':{error.lineno}' if error.lineno else ''}: {error.msg}"
     cause = error.__cause__ if isinstance(error, StartError | RegistrationError) else None
     place = (place_of(path, cause) if cause is not None else None) or place_of(path, error)
     text = str(error) if isinstance(error, CompysitionError) else _in_python_s_words(error)
@@ -159,8 +161,21 @@ def _in_python_s_words(error: Exception) -> str:
         if wrong is not None and not hasattr(module, wrong[1]):
             known = [name for name in getattr(module, "__all__", dir(module)) if not name.startswith("_")]
             return f"{error.name} has no {wrong[1]!r}{suggestion(wrong[1], known)}"
+    if isinstance(error, TypeError) and (words := _of_our_call(str(error))):
+        return words
     lines = traceback.TracebackException.from_exception(error).format_exception_only()
     return next(line for line in lines if not line.startswith(" ")).strip()
+
+
+def _of_our_call(message: str) -> str | None:
+    """What is wrong with an argument of a class that scripts import; not every Python says what was meant."""
+    found = re.fullmatch(r"(\w+)\.(\w+)\(\) got an unexpected keyword argument '(\w+)'.*", message)
+    function = found and getattr(getattr(sys.modules["compysition"], found[1], None), found[2], None)
+    if found is None or not callable(function):
+        return None
+    call = found[1] if found[2] == "__init__" else f"{found[1]}.{found[2]}"
+    known = [name for name in inspect.signature(function).parameters if name not in ("self", "args", "kwargs")]
+    return f"{call}() takes no argument {found[3]!r}{suggestion(found[3], known)}"
 
 
 def _names_what(text: str, note: str) -> bool:

@@ -45,8 +45,12 @@ def written(path: Path, text: str) -> Path:
 
 def test_a_script_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
     written(tmp_path / "flow.py", "")
-    with pytest.raises(ScriptError, match=r"there is no script '.*flwo\.py'; there are: .*flow\.py$"):
+    with pytest.raises(ScriptError, match=r"there is no script '.*flwo\.py'; did you mean 'flow\.py'\?$"):
         find(str(tmp_path / "flwo.py"))
+    with pytest.raises(ScriptError, match=r"there is no script '.*12345'; there are: 'flow\.py'$"):
+        find(str(tmp_path / "12345"))
+    with pytest.raises(ScriptError, match=r"there is no directory '.*/no'$"):
+        find(str(tmp_path / "no" / "flow.py"))
     with pytest.raises(ScriptError, match="is a directory: name the script in it"):
         find(str(tmp_path))
 
@@ -127,6 +131,12 @@ def test_a_syntax_error_is_explained_with_its_file_and_line(tmp_path: Path) -> N
     assert explain(path, failure(path)) == f"{path}:2: invalid syntax"
 
 
+def test_a_script_of_bytes_that_are_no_text_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "flow.py"
+    path.write_bytes(b"x = 1\n\0")
+    assert explain(path, failure(path)).startswith(f"{path}: source code ")
+
+
 def test_an_error_at_the_start_tells_its_cause(tmp_path: Path) -> None:
     error = StartError("actor 'a' did not become ready")
     error.__cause__ = OSError("no disk")
@@ -157,6 +167,18 @@ def test_an_error_at_the_start_is_told_with_the_line_that_raised(tmp_path: Path)
         (
             "from compysition.actors import Stdout",
             "flow.py:1: compysition.actors has no 'Stdout'; did you mean 'STDOUT'?",
+        ),
+        (
+            "from compysition import Director; Director(max_restart=1)",
+            "flow.py:1: Director() takes no argument 'max_restart'; did you mean 'max_restarts'?",
+        ),
+        (
+            "from compysition import Director; Director().connect_queue('a', 'b', capcity=1)",
+            "flow.py:1: Director.connect_queue() takes no argument 'capcity'; did you mean 'capacity'?",
+        ),
+        (
+            "from compysition import ActorOptions; ActorOptions(concurency=1)",
+            "flow.py:1: ActorOptions() takes no argument 'concurency'; did you mean 'concurrency'?",
         ),
         ("from compysition import Evnt", "flow.py:1: compysition has no 'Evnt'; did you mean 'Event'?"),
         ("from compysition import WSGI", "flow.py:1: compysition has no 'WSGI'; there are: 'Actor', "),
