@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("restartlet", "dispatch", "readiness", "cell", "actor"),
     ("stacks", "supervisor", "drain", "loopguard", "logs", "signals"),
     ("snapshot", "wiring", "hosting", "runtime", "director"),
-    ("actors",),
+    ("codec", "wire", "actors"),
     ("testing", "cli"),
 )
 #: Modules beside the layers: the highest layer that they may import, and the lowest that may import them.
@@ -58,6 +58,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "http": frozenset({"werkzeug", "geventhttpclient", "msgspec"}),
     "http.gunicorn": frozenset({"gunicorn"}),
     "mdp": frozenset({"zmq"}),
+    "codec": frozenset({"msgspec"}),
     "actors": frozenset({"lxml", "cronsim"}),
 }
 
