@@ -167,6 +167,9 @@ class Actor:
     def _close_intake(self) -> None:
         """Refuse what comes from outside; called as the first step of a stop. Must not wait."""
 
+    def _on_flow_drained(self) -> None:
+        """During a stop: everything has drained but the actors that answer. Must not wait."""
+
     def _is_answering(self) -> bool:
         """For actors that answer: whether a request is still open."""
         return False

@@ -222,6 +222,8 @@ class Drain:
         A request that was being read when intake closed may have put events into actors that were done: all are
         looked at once more.
         """
+        for member in self._flow_members:
+            member.actor._on_flow_drained()
         return self._wait(self._flow_members)
 
     def _wait(self, members: list[Member], extra_s: float = 0.0, also: Callable[[], bool] | None = None) -> bool:

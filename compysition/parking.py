@@ -50,6 +50,12 @@ class Parking:
         if self._callback is None:
             self._callback = self._hub.loop.run_callback(self._greenlet.switch)
 
+    def calm(self) -> None:
+        """Take back a wake-up that nobody parks for any more; for whoever leaves for good."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback.stop()
+
 
 def wait_until(
     condition: Callable[[], bool],

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from compysition.actors.eventlogger import EventLogger
     from compysition.actors.eventrouter import EventFilter, EventRouter
     from compysition.actors.flowcontroller import FlowController
+    from compysition.actors.mdpbroker import MDPBroker
+    from compysition.actors.mdpclient import MDPClient
+    from compysition.actors.mdpworker import MDPWorker
     from compysition.actors.null import Null
     from compysition.actors.source import Source
     from compysition.actors.stdout import STDOUT
@@ -35,6 +38,9 @@ _ACTORS: dict[str, tuple[str, str | None]] = {
     "EventLogger": ("eventlogger", None),
     "EventRouter": ("eventrouter", None),
     "FlowController": ("flowcontroller", None),
+    "MDPBroker": ("mdpbroker", "zmq"),
+    "MDPClient": ("mdpclient", "zmq"),
+    "MDPWorker": ("mdpworker", "zmq"),
     "Null": ("null", None),
     "STDOUT": ("stdout", None),
     "Source": ("source", None),
@@ -73,6 +79,9 @@ __all__ = [
     "EventLogger",
     "EventRouter",
     "FlowController",
+    "MDPBroker",
+    "MDPClient",
+    "MDPWorker",
     "Null",
     "Source",
     "TestEvent",

@@ -37,6 +37,7 @@ class Call:
         id: 16 bytes, the same over all tries.
         service: For which service.
         data: The data, one frame.
+        plain: The same for peers that know no envelopes; None if it cannot be said to them.
         metadata: The event's, for peers that know envelopes.
         deadline: When its time is over; None = never.
         flags: As in the envelope.
@@ -45,8 +46,8 @@ class Call:
     """
 
     __slots__ = (
-        *("attempt", "bucket", "data", "deadline", "flags", "id", "metadata", "must_restart", "seen", "service"),
-        *("state", "tries", "try_until", "waiting_since", "wire"),
+        *("attempt", "bucket", "data", "deadline", "flags", "id", "metadata", "must_restart", "plain", "seen"),
+        *("service", "state", "tries", "try_until", "waiting_since", "wire"),
     )
 
     def __init__(
@@ -62,6 +63,7 @@ class Call:
         self.id = identity
         self.service = service
         self.data = data
+        self.plain: bytes | None = data
         self.metadata = metadata
         self.deadline = deadline
         self.flags = flags
@@ -241,6 +243,10 @@ class Client:
 
     def _send(self, call: Call, wire: Wire, now: float) -> None:
         link = wire.link
+        data = call.data if link.knows_envelopes() else call.plain
+        if data is None:
+            self._fail(call, 422, "its data cannot be said to a foreign broker: JSON has no word for it", now)
+            return
         self._uses += 1
         link.used = self._uses
         link.calls[call] = None
@@ -248,7 +254,7 @@ class Client:
         call.state = CallState.SENT
         call.wire = wire
         call.attempt = 0
-        frames = [*link.dialect.request, call.service, call.data]
+        frames = [*link.dialect.request, call.service, data]
         if link.knows_envelopes():
             left_ms = None if call.deadline is None else max(0, int((call.deadline - now) * 1000))
             frames.append(Envelope(REQUEST, call.id, call.flags, 1, left_ms, 0, call.metadata).pack())

@@ -42,6 +42,7 @@ class WorkerPool:
         concurrency: How many jobs may run at once.
         delay_s: Seconds to wait before try number n of a session.
         window: What is remembered of requests.
+        running: Jobs of a pool before this one that are still to be finished here.
 
     Attributes:
         out: What to do with which session's socket.
@@ -58,13 +59,14 @@ class WorkerPool:
         concurrency: int,
         delay_s: Callable[[int], float],
         window: RepeatWindow[Job] | None = None,
+        running: int = 0,
     ) -> None:
         self.service = service
         self.settings = settings
         self.concurrency = concurrency
         self.out: list[tuple[Session, Action]] = []
         self.starts: list[Job] = []
-        self.running = 0
+        self.running = running
         self.counts: Counter[str] = Counter()
         self.is_draining = False
         self._delay_s = delay_s
@@ -141,6 +143,15 @@ class WorkerPool:
             self._give_up(job, now)
         for broker in self._brokers.values():
             self._close_surplus(broker, now)
+
+    def abandon(self, now: float) -> None:
+        """Leave all connections without a word: another pool takes over the window, and what is running."""
+        for session in list(self._by_session):
+            session.lost(now)
+        for job in self._waiting:
+            if job.envelope is not None:
+                self._window.forget(job.envelope.id)
+        self._waiting.clear()
 
     def drain(self, now: float) -> None:
         """Take nothing more. Idle sessions say DISCONNECT at once, the others when their last job is done."""

@@ -58,6 +58,8 @@ class Network:
         self.workers: list[Worker] = []
         self.connections: dict[Peer, Connection] = {}
         self.news: list[News] = []
+        #: Data of jobs that handlers have begun with, and of those that they have finished.
+        self.begun: list[bytes] = []
         self.executed: list[bytes] = []
         self.client = Client(settings or ClientSettings(), lambda n: min(5.0, 0.05 * 2**n))
         self._numbers = count(1)
@@ -140,6 +142,7 @@ class Network:
             steps += [(worker, session, action) for session, action in pool.out]
             pool.out.clear()
             worker.jobs += pool.starts
+            self.begun += [bytes(job.body[0]) for job in pool.starts]
             pool.starts.clear()
         return steps
 
