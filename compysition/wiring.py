@@ -160,6 +160,8 @@ class Wiring:
             raise ConfigurationError(
                 f"{sender.name!r} is the error actor: its own failures go to the dead letters, never on"
             )
+        # They are made anew at the next start, and must not stand in the way of a connection that somebody asks for.
+        self._disconnect_implicit()
         made: list[Queue] = []
         for destination in self._several(destinations):
             receiver, inbox = self._endpoint(destination)
@@ -211,17 +213,22 @@ class Wiring:
             member.cell.on_wired()
             _warn_of_missing_consume(member)
 
-    def _connect_to_error_actor(self) -> None:
+    def _disconnect_implicit(self) -> None:
         for member, queue in self._implicit:
             del member.cell.error_outboxes[queue.outbox], self._places[queue]
             self.members[queue.cell.name].cell.inboxes.remove(queue)
         self._implicit.clear()
+
+    def _connect_to_error_actor(self) -> None:
+        self._disconnect_implicit()
         if self.error_actor is None:
             return
+        made = []
         for member in self.flow_members():
             if member is not self.error_actor and not member.cell.error_outboxes:
                 self.connect(member.actor, self.error_actor.actor, capacity=None, overflow=Overflow.WAIT, is_error=True)
-                self._implicit.append((member, self.error_actor.cell.inboxes[-1]))
+                made.append((member, self.error_actor.cell.inboxes[-1]))
+        self._implicit = made
 
     def flow(self, name: str) -> Flow:
         """What is registered and connected, as values; the same before the start and later."""

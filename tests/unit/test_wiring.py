@@ -396,6 +396,22 @@ def test_actor_with_an_error_outbox_keeps_it_alone(flow: Flow) -> None:
     assert (own.noted, errors.noted) == (["bad"], [])
 
 
+@pytest.mark.parametrize("inbox", [None, "failed"])
+def test_the_wire_to_the_error_actor_that_nobody_asked_for_does_not_stand_in_the_way_of_one_that_somebody_does(
+    flow: Flow, inbox: str | None
+) -> None:
+    flow.add(Failing)
+    with_error_actor(flow)
+    flow.wiring.complete()
+    flow.connect("a", "errors" if inbox is None else ("errors", inbox), is_error=True, capacity=7)
+    flow.start().run("a", "bad")
+    assert error_connections(flow) == [("errors", "errors", inbox or "a")]
+    ((queue,),) = flow.member("a").cell.error_outboxes.values()
+    assert queue.capacity == 7
+    with pytest.raises(QueueConnectedError):
+        flow.connect("a", "errors" if inbox is None else ("errors", inbox), is_error=True)
+
+
 def test_failures_of_the_error_actor_itself_are_dead_letters(flow: Flow) -> None:
     flow.add(Failing)
     flow.add(Failing, "errors")
