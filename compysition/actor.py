@@ -6,6 +6,7 @@ Must not know the Director, only what `ActorHost` says. Read next: `supervisor`,
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, fields, replace
@@ -35,6 +36,8 @@ class ActorOptions:
         start_timeout_s: How long `pre_hook` may take, in seconds; 30, because it may have to reach other services.
         fresh_context: Give each handler call an empty `contextvars` context. Handlers share greenlets: without this
             one event sees what the one before has left there.
+        max_kept: How many events it may keep at once (`Actor.keep`); beyond, `keep` raises `KeptFullError`. Far more
+            than an actor has use for that sends on what it keeps, and soon reached by one that forgets to.
         once: In one worker process only, where a server runs several; for sources and brokers.
         ends_flow: Requests may end here without an answer, on purpose: ``compysition check`` asks for no way back.
     """
@@ -44,12 +47,22 @@ class ActorOptions:
     grace_s: float = 5.0
     start_timeout_s: float = 30.0
     fresh_context: bool = False
+    max_kept: int = 10_000
     once: bool = False
     ends_flow: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.concurrency, int) or self.concurrency < 1:
-            raise ConfigurationError(f"option 'concurrency' is {self.concurrency!r}: it has to be a number from 1 on")
+        for name, least in (("concurrency", 1), ("max_retries", 0), ("max_kept", 1)):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ConfigurationError(f"option {name!r} is {number!r}: it has to be a number from {least} on")
+        for name in ("grace_s", "start_timeout_s"):
+            seconds = getattr(self, name)
+            if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
+                raise ConfigurationError(f"option {name!r} is {seconds!r}: it has to be a number of seconds from 0 on")
+        for name in ("fresh_context", "once", "ends_flow"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"option {name!r} is {getattr(self, name)!r}: it has to be True or False")
 
     @classmethod
     def of(cls, *layers: "ActorOptions | Mapping[str, Any] | None") -> "ActorOptions":
@@ -232,6 +245,7 @@ class Actor:
 
         Raises:
             EventNotOwnedError: the event is not in this actor's hand.
+            KeptFullError: the actor keeps `options.max_kept` events already; this one stays in hand.
         """
         self._wired.keep(event)
 

@@ -24,6 +24,7 @@ from compysition.errors import (
     DirectorStoppedError,
     Fatal,
     HandlerTimeoutError,
+    KeptFullError,
     NotAnEventError,
     OutboxNotFoundError,
     QueueFullError,
@@ -59,13 +60,14 @@ class Cell(Readiness):
         ledger: Where its events are counted.
         concurrency: How many handlers may run at once.
         max_retries: How often an event may be given back by `Retry`.
+        max_kept: How many events it may keep at once.
         answers: Whether its inbox never feeds its outboxes; it is also given events whose time is over, to count them.
         backoff: Delays between retries that name none.
     """
 
     __slots__ = (
-        *("abandoned", "answers", "backoff", "failed_after_send", "failures", "ledger", "logger", "max_retries"),
-        *("on_wired", "restarts", "_has_warned_of_keep", "_retry_deadline", "_timers"),
+        *("abandoned", "answers", "backoff", "failed_after_send", "failures", "ledger", "logger", "max_kept"),
+        *("max_retries", "on_wired", "restarts", "_has_warned_of_keep", "_retry_deadline", "_timers"),
     )
 
     def __init__(
@@ -76,6 +78,7 @@ class Cell(Readiness):
         *,
         concurrency: int = 100,
         max_retries: int = 3,
+        max_kept: int = 10_000,
         answers: bool = False,
         backoff: Backoff | None = None,
         logger: RuntimeLogger | None = None,
@@ -83,6 +86,7 @@ class Cell(Readiness):
         super().__init__(name, host, concurrency)
         self.ledger = ledger
         self.max_retries = max_retries
+        self.max_kept = max_kept
         self.answers = answers
         self.backoff = backoff or Backoff()
         self.logger = logger or get_logger(f"actor.{name}", actor=name)
@@ -204,6 +208,14 @@ class Cell(Readiness):
     def keep(self, event: Event) -> None:
         """Hold `event` beyond the handler's return."""
         check_is_event(event)
+        if len(self.kept.events) >= self.max_kept and event._owner is not self.kept:
+            self.ledger.check(event, self)
+            raise KeptFullError(
+                f"actor {self.name!r} keeps {self.max_kept} events already: send some on first, or raise its option "
+                "max_kept",
+                actor=self.name,
+                max_kept=self.max_kept,
+            )
         self.ledger.move(event, self.kept, self, in_handler=_handler_cell() is not None)
 
     def _put_to_all(self, event: Event, targets: Sequence[Queue]) -> None:

@@ -23,6 +23,7 @@
     │   └── DirectorStateError        called before `start` or after `stop`
     ├── QueueFullError                no room, and the policy says not to wait
     │   └── RingFullError             a ring of actors multiplies its events
+    ├── KeptFullError                 503: an actor keeps as many events as it may
     ├── DirectorStoppedError          it was closed: nothing broke
     ├── HandlerTimeoutError           (TimeoutError) 504: a `gevent.Timeout` left the handler
     ├── DeadlineError                 (TimeoutError) 504: the event's own time is over
@@ -203,6 +204,17 @@ class QueueFullError(CompysitionError):
 
 class RingFullError(QueueFullError):
     """A ring of actors holds four times the sum of its capacities: its handlers send more than they receive."""
+
+
+class KeptFullError(CompysitionError):
+    """An actor keeps as many events as its option `max_kept` allows. `actor` is its name."""
+
+    status = 503
+
+    def __init__(self, message: str, *, actor: str, max_kept: int) -> None:
+        super().__init__(message)
+        self.actor = actor
+        self.max_kept = max_kept
 
 
 class DirectorStoppedError(CompysitionError):

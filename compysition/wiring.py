@@ -113,6 +113,7 @@ class Wiring:
             self._ledger,
             concurrency=chosen.concurrency,
             max_retries=chosen.max_retries,
+            max_kept=chosen.max_kept,
             answers=actor.answers,
             logger=actor.logger,
         )

@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from compysition import Actor, Director, Event, Outcome
-from compysition.errors import EventNotOwnedError, NotAnEventError
+from compysition.errors import EventNotOwnedError, KeptFullError, NotAnEventError
 from tests.fault.conservation import (
     Collector,
     Handler,
@@ -200,6 +200,40 @@ def test_a_kept_event_is_held_and_is_its_keepers_alone_to_send() -> None:
         assert_conserved(director)
     assert isinstance(errors[0], EventNotOwnedError)
     assert "kept by 'handler'" in str(errors[0])
+
+
+def test_an_actor_keeps_only_so_many_events_and_the_next_one_fails_by_name() -> None:
+    shelf: list[Event] = []
+
+    def keeper(actor: Actor, event: Event) -> None:
+        if event.data == "release":
+            actor.send_event(shelf.pop())
+            return
+        actor.keep(event)
+        actor.keep(event)  # again, which is no further one
+        shelf.append(event)
+
+    director, handler, [sink] = flow(keeper, concurrency=1, max_kept=2)
+    with running(director):
+        for data in (1, 2, 3):
+            director.post(handler, data)
+        wait_until(lambda: letters(director, "failed"))
+        (letter,) = letters(director)
+        assert letter.event.data == 3
+        assert letter.error is not None
+        assert (letter.error.error_class, letter.error.status) == (KeptFullError, 503)
+        assert letter.error.text == (
+            "actor 'handler' keeps 2 events already: send some on first, or raise its option max_kept"
+        )
+        assert director.snapshot().actors["handler"].kept == 2
+        director.post(handler, "release")
+        director.post(handler, 4)
+        wait_until(lambda: director.snapshot().actors["handler"].kept == 2 and sink.data == [2])
+        assert_conserved(director)
+        director.post(handler, "release")
+        director.post(handler, "release")
+        wait_until(lambda: len(sink.data) == 3)
+    assert len(letters(director)) == 1
 
 
 def test_a_kept_event_can_be_sent_from_a_background_greenlet_of_its_keeper() -> None:

@@ -258,7 +258,11 @@ def test_an_instance_carries_its_name_takes_no_arguments_and_belongs_to_one_dire
 
 @pytest.mark.parametrize(
     "options",
-    [{"concurency": 1}, {"concurrency": 0}, {"concurrency": "two"}, 5, ["concurrency"]],
+    [
+        *({"concurency": 1}, {"concurrency": 0}, {"concurrency": "two"}, {"concurrency": True}, 5, ["concurrency"]),
+        *({"max_retries": -1}, {"max_retries": "3"}, {"max_kept": 0}, {"max_kept": 1.5}, {"once": 1}),
+        *({"grace_s": -1}, {"grace_s": "5"}, {"start_timeout_s": float("inf")}, {"fresh_context": "yes"}),
+    ],
     ids=repr,
 )
 def test_options_that_do_not_exist_or_make_no_sense_are_an_error_that_names_the_actor(options: Any) -> None:

@@ -16,6 +16,7 @@ from compysition.errors import (
     CompysitionError,
     ControlFlow,
     Fatal,
+    KeptFullError,
     MissingExtraError,
     QueueFullError,
     RequestError,
@@ -75,6 +76,7 @@ ERRORS: dict[str, type[CompysitionError]] = {
 ARGUMENTS: dict[type[CompysitionError], dict[str, Any]] = {
     QueueFullError: {"queue": "a → b", "capacity": 5},
     RingFullError: {"queue": "a → b", "capacity": 5},
+    KeptFullError: {"actor": "a", "max_kept": 1},
 }
 
 
