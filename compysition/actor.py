@@ -17,7 +17,7 @@ from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import present_hand
 from compysition.errors import ConfigurationError, DirectorStateError, RegistrationError, UsageError, suggestion
 from compysition.event import Event
-from compysition.logger import get_logger
+from compysition.logger import RuntimeLogger, get_logger
 from compysition.parking import Parking, wait_until
 from compysition.queue import Queue
 from compysition.readiness import PAUSED, RESTARTING, Host
@@ -309,6 +309,8 @@ class Actor:
         self._host = host
         self._cell = cell
         self._pool = pool
+        if isinstance(self.logger, RuntimeLogger):
+            self.logger = cell.logger = self.logger.of(host)
         cell.on_wired = self._bind
         for function, args, restart in self._early:
             pool.spawn(function, *args, restart=restart)

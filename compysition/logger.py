@@ -10,6 +10,9 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
+#: The field of a record that says which Director made it; a record without it belongs to none.
+DIRECTOR = "_director"
+
 
 class RuntimeLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds its own fields to every record and keeps those that a call gives.
@@ -34,6 +37,10 @@ class RuntimeLogger(logging.LoggerAdapter[logging.Logger]):
                 # Boundary: a user's handler. See above.
                 if sys.stderr is not None:
                     traceback.print_exc()
+
+    def of(self, director: object) -> "RuntimeLogger":
+        """The same for the records of one Director, which no other's log actors hear. It keeps no reference to it."""
+        return RuntimeLogger(self.logger, {**(self.extra or {}), DIRECTOR: id(director)})
 
 
 def get_logger(name: str, **fields: Any) -> RuntimeLogger:

@@ -20,13 +20,17 @@ from compysition.dispatch import present_hand
 from compysition.errors import DirectorStoppedError
 from compysition.event import Event
 from compysition.ledger import Ledger
+from compysition.logger import DIRECTOR
 from compysition.parking import Parking
 from compysition.queue import Queue
+from compysition.restartlet import OwnedGreenlet
 
 #: Records that may wait for the log actor; beyond, the oldest are dropped and counted.
 RECORDS_KEPT = 10_000
 #: The logger above all of compysition's.
 ROOT = "compysition"
+#: From here on they are heard, unless that logger has a level.
+LEVEL = logging.INFO
 
 
 class LogEntry(dict[str, Any]):
@@ -71,6 +75,8 @@ class LogEntry(dict[str, Any]):
 class LogBridge(logging.Handler):
     """A logging handler whose records become events of a log actor.
 
+    It hears what its own Director and that one's actors say, and what is said outside of any Director.
+
     Args:
         cell: The log actor's cell.
         queue: Its inbox for records.
@@ -84,6 +90,7 @@ class LogBridge(logging.Handler):
         #: Records dropped because the ring was full.
         self.lost = 0
         self._cell = cell
+        self._director = id(cell.host)
         self._queue = queue
         self._ledger = ledger
         self._ring: deque[LogEntry] = deque(maxlen=RECORDS_KEPT)
@@ -109,9 +116,16 @@ class LogBridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record. Never waits or switches."""
-        entry = LogEntry.of(record)
         hand = present_hand()
         maker = None if hand is None else hand.sender
+        director = getattr(record, DIRECTOR, None)
+        if director is None and maker is not None:
+            director = id(maker.host)
+        elif director is None and isinstance(current := getcurrent(), OwnedGreenlet):
+            director = current.director
+        if director is not None and director != self._director:
+            return
+        entry = LogEntry.of(record)
         if (
             maker in self.own_cells
             or any(cell.name == entry["actor"] for cell in self.own_cells)
@@ -133,16 +147,21 @@ class LogBridge(logging.Handler):
             return
         if root.level == logging.NOTSET:
             self._former_level = root.level
-            root.setLevel(logging.INFO)
+            root.setLevel(LEVEL)
         root.addHandler(self)
 
     def remove(self) -> None:
         """Listen no more. What the ring still holds goes to standard error: it is not lost without a trace."""
         root = logging.getLogger(ROOT)
         root.removeHandler(self)
-        if self._former_level is not None:
-            root.setLevel(self._former_level)
-            self._former_level = None
+        former, self._former_level = self._former_level, None
+        if former is not None:
+            # The level is for all that listen: the last one puts it back, unless somebody has changed it meanwhile.
+            heir = next((handler for handler in root.handlers if isinstance(handler, LogBridge)), None)
+            if heir is not None:
+                heir._former_level = former
+            elif root.level == LEVEL:
+                root.setLevel(former)
         self._wake_feeder = lambda: None
         if self.lost > self._lost_reported:
             _to_stderr(_lost_entry(self.lost - self._lost_reported))

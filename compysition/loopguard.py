@@ -12,10 +12,8 @@ from gevent import get_hub, monkey
 from gevent.hub import Hub
 
 from compysition.clock import Clock
-from compysition.logger import get_logger
+from compysition.logger import RuntimeLogger, get_logger
 from compysition.stacks import format_frame, running_hand
-
-logger = get_logger("loopguard")
 
 #: A turn of the hub that takes longer than this, in seconds, is reported.
 HELD_S = 0.1
@@ -31,10 +29,12 @@ class LoopGuard:
     Args:
         clock: Where time comes from.
         held_s: After how many seconds a turn is reported.
+        logger: Where to report.
     """
 
-    def __init__(self, clock: Clock, held_s: float = HELD_S) -> None:
+    def __init__(self, clock: Clock, held_s: float = HELD_S, logger: RuntimeLogger | None = None) -> None:
         self._clock = clock
+        self._logger = logger or get_logger("loopguard")
         self._held_s = held_s
         self._stopped: Any = None
         self._ended: Any = None
@@ -92,7 +92,7 @@ class LoopGuard:
         event = hand.event if hand is not None else None
         actor = sender.name if sender is not None else "(no handler)"
         event_id = event.event_id if event is not None else ""
-        logger.warning(
+        self._logger.warning(
             "the hub has not turned for %.0f ms: actor %s%s holds it; use self.offload for what blocks\n%s",
             held_s * 1000,
             actor,

@@ -36,6 +36,13 @@ class GreenletState(enum.Enum):
     KILLED = "killed"
 
 
+class OwnedGreenlet(Greenlet):  # type: ignore[type-arg]  # generic in the stubs only
+    """A greenlet that knows for whom it runs."""
+
+    #: The `id` of that Director, for the records that are made here; None for nobody's.
+    director: int | None = None
+
+
 class RestartableGreenlet:
     """A function in a greenlet that can be run again after it died.
 
@@ -75,7 +82,8 @@ class RestartableGreenlet:
         """Run the function, from its beginning."""
         self.state = GreenletState.RUNNING
         self.reason = ""
-        greenlet = self._greenlet = Greenlet(self._run)
+        greenlet = self._greenlet = OwnedGreenlet(self._run)
+        greenlet.director = self._pool.director
         greenlet.rawlink(self._left)
         greenlet.start()
 
@@ -112,7 +120,9 @@ class RestartableGreenlet:
         except BaseException as error:
             # Boundary: the supervisor's. The error is logged here, and the owner decides about a restart.
             if self.state is GreenletState.RUNNING:
-                logger.error("background greenlet %r died: %s", self.name, type(error).__name__, exc_info=error)
+                self._pool.logger.error(
+                    "background greenlet %r died: %s", self.name, type(error).__name__, exc_info=error
+                )
             self._died("".join(traceback.format_exception_only(error)).strip())
         else:
             if self.state is GreenletState.RUNNING:
@@ -142,7 +152,9 @@ class RestartPool:
         on_exit: Called with a reason when `SystemExit` or `KeyboardInterrupt` left a greenlet.
         on_end: Called whenever a greenlet has ended, however.
         backoff: Delays between restarts, where the pool restarts.
+        calm_s: After so many seconds without a death the backoff begins anew.
         is_started: Whether `spawn` starts at once; else `start` does.
+        director: For whom all this runs; no reference to it is kept.
     """
 
     def __init__(
@@ -153,9 +165,13 @@ class RestartPool:
         on_exit: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
         backoff: Backoff | None = None,
+        calm_s: float = 60.0,
         is_started: bool = True,
+        director: object | None = None,
     ) -> None:
         self.clock = clock
+        self.director = None if director is None else id(director)
+        self.logger = logger if director is None else logger.of(director)
         self.on_exit = on_exit or (lambda reason: None)
         self.on_death = on_death or self._restart_alone
         self.on_end = on_end or (lambda: None)
@@ -169,7 +185,10 @@ class RestartPool:
         self._backoff = backoff or Backoff()
         self._greenlets: list[RestartableGreenlet] = []
         self._timers: dict[RestartableGreenlet, Timer] = {}
+        self._calm_s = calm_s
+        #: Deaths without a calm between them, and when the newest one was.
         self._deaths = 0
+        self._last_death = -math.inf
         self._joining: set[Parking] = set()
 
     def spawn(
@@ -250,7 +269,7 @@ class RestartPool:
                 self.on_death(greenlet)
             else:
                 self.deaths_ignored += 1
-                logger.warning(
+                self.logger.warning(
                     "background greenlet %r died (%s) and says restart=False: it stays dead",
                     greenlet.name,
                     greenlet.reason,
@@ -260,6 +279,10 @@ class RestartPool:
             place.wake()
 
     def _restart_alone(self, greenlet: RestartableGreenlet) -> None:
+        now = self.clock.monotonic()
+        if now - self._last_death > self._calm_s:
+            self._deaths = 0
+        self._last_death = now
         self._deaths += 1
         delay_s = self._backoff.delay_s(self._deaths, self.clock.rng)
 

@@ -57,6 +57,7 @@ class Runtime:
 
     def __init__(self, size: int, name: str, intensity: Intensity, stop_timeout_s: float) -> None:
         self.name = name
+        self._logger = logger.of(self)
         self.stop_timeout_s = stop_timeout_s
         #: Called in a greenlet of its own when a stop begins, which is killed when it ends: to show how far it is.
         self.on_stop: Callable[[Drain], None] | None = None
@@ -68,7 +69,7 @@ class Runtime:
         self._log_ledger = Ledger(self._warn_of_keep)
         self._wiring = Wiring(self, self.ledger, self._log_ledger, size, self._make_pool)
         self._bridges: dict[str, LogBridge] = {}
-        self._services = RestartPool(self.clock, is_started=False)
+        self._services = RestartPool(self.clock, calm_s=intensity.period_s, is_started=False, director=self)
         self._supervisor = Supervisor(
             self.clock,
             self.dispatcher,
@@ -219,7 +220,7 @@ class Runtime:
             bridge.install()
             bridge.own_cells = frozenset(self._wiring.log_plane()) or bridge.own_cells
         for ring in self._wiring.rings:
-            logger.info("ring: %s (holds at most %d events from outside)", ring, ring.limit)
+            self._logger.info("ring: %s (holds at most %d events from outside)", ring, ring.limit)
         for member in self._order:
             error = self._supervisor.start(member) if self._stop_reason is None else None
             if isinstance(error, StartError):
@@ -231,7 +232,7 @@ class Runtime:
         if not self._order and self._stop_reason is not None:
             raise StartError(self._stop_reason)
         self._guard.start()
-        logger.info("Director %r is running with %d actors", self.name, len(self._order))
+        self._logger.info("Director %r is running with %d actors", self.name, len(self._order))
         self._state = RUNNING
 
     def _start_order(self) -> list[Member]:
@@ -281,7 +282,7 @@ class Runtime:
 
     def _drain_all(self) -> None:
         self._state = STOPPING
-        logger.info("Director %r stops: %s", self.name, self._stop_reason)
+        self._logger.info("Director %r stops: %s", self.name, self._stop_reason)
         logs = self._wiring.log_plane()
         self._drain = Drain(
             self._order,
@@ -357,6 +358,7 @@ class Runtime:
             on_exit=self.request_stop,
             on_end=self.dispatcher.notice,
             is_started=False,
+            director=self,
         )
 
     @staticmethod

@@ -25,7 +25,7 @@ from compysition.errors import DirectorStoppedError, HandlerTimeoutError
 from compysition.event import Failure
 from compysition.logger import get_logger
 from compysition.readiness import NOT_STARTED, RESTARTING
-from compysition.restartlet import RestartableGreenlet, RestartPool
+from compysition.restartlet import OwnedGreenlet, RestartableGreenlet, RestartPool
 from compysition.stacks import format_consumer
 
 logger = get_logger("supervisor")
@@ -198,7 +198,8 @@ class Supervisor:
                 # Boundary: the supervisor's. Whoever called decides what a hook's failure means.
                 outcome.append(error)
 
-        greenlet = Greenlet(run)
+        greenlet = OwnedGreenlet(run)
+        greenlet.director = self._pool.director
         self.hooks[greenlet] = what
         try:
             greenlet.rawlink(lambda _: self._dispatcher.notice())

@@ -527,7 +527,7 @@ def test_the_same_director_started_again_has_its_log_actor_again() -> None:
     assert only(log, "run") == ["run 0", "run 1", "run 2"]
 
 
-def test_every_log_actor_of_every_director_gets_every_record() -> None:
+def test_a_record_made_outside_of_any_director_goes_to_every_log_actor() -> None:
     first, second = Director(), Director()
     logs = [
         first.register_log_actor(Collector, "log"),
@@ -537,3 +537,82 @@ def test_every_log_actor_of_every_director_gets_every_record() -> None:
     with running(first), running(second):
         mine.info("to all")
         wait_until(lambda: all(only(log, "to all") == ["to all"] for log in logs))
+
+
+class Talking(Actor):
+    """Says from everywhere, by its own logger and by another, what it was told."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name)
+        self.text = text
+
+    def say(self, where: str) -> None:
+        self.logger.info("%s: %s", self.text, where)
+        mine.info("%s: %s", self.text, where)
+
+    def pre_hook(self) -> None:
+        self.say("pre")
+        self.background(self.say, "background")
+        get_hub().loop.run_callback(lambda: self.logger.info("%s: callback", self.text))
+
+    def post_hook(self) -> None:
+        self.say("post")
+
+    def consume(self, event: Event) -> None:
+        self.say("consume")
+        raise ValueError(self.text)
+
+
+def test_a_log_actor_hears_its_own_director_only() -> None:
+    logs, directors = [], []
+    for text in "one", "two":
+        # All names are the same, and so are the Directors'.
+        director = Director()
+        logs.append(director.register_log_actor(Collector, "log"))
+        actor = director.register_actor(Talking, "actor", text)
+        director.post(actor, 1)
+        directors.append(director)
+
+    def nobody() -> None:
+        raise ValueError("nobody's")
+
+    with running(directors[0]), running(directors[1]):
+        directors[1].get_actor("actor").background(nobody, restart=False)
+        for log in logs:
+            wait_until(lambda log=log: only(log, "event "))  # type: ignore[misc]
+    for log, text, other in zip(logs, ("one", "two"), ("two", "one"), strict=True):
+        places = ["pre", "pre", "background", "background", "callback", "consume", "consume", "post", "post"]
+        assert sorted(only(log, f"{text}: ")) == sorted(f"{text}: {place}" for place in places)
+        assert not [line for line in messages(log) if f"{other}: " in line]
+        # What the runtime says itself: running, handler raised, dead letter, stops.
+        assert len(only(log, "Director 'default' is running")) == len(only(log, "Director 'default' stops")) == 1
+        assert len(only(log, "handler raised")) == len(only(log, "event ")) == 1
+    assert [bool(only(log, "background greenlet")) for log in logs] == [False, True]
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_a_log_actor_that_goes_leaves_the_level_to_the_others_and_the_last_one_puts_it_back(first_out: int) -> None:
+    before = ROOT.level
+    directors = [Director(), Director()]
+    logs = [director.register_log_actor(Collector, "log") for director in directors]
+    for director in directors:
+        director.start(block=False)
+    stays = 1 - first_out
+    directors[first_out].stop()
+
+    mine.info("still heard")
+
+    wait_until(lambda: only(logs[stays], "still heard"))
+    directors[stays].stop()
+    assert ROOT.level == before
+
+
+def test_a_level_that_the_script_has_set_meanwhile_stays() -> None:
+    director = Director()
+    director.register_log_actor(Collector, "log")
+    with running(director):
+        ROOT.setLevel(logging.ERROR)
+    try:
+        assert ROOT.level == logging.ERROR
+    finally:
+        ROOT.setLevel(logging.NOTSET)

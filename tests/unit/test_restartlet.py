@@ -136,6 +136,31 @@ def test_greenlet_that_raised_is_restarted_with_backoff(pool: RestartPool, clock
         assert flow.runs == runs + 1
 
 
+def test_a_calm_resets_the_backoff(clock: VirtualClock, flow: Flow) -> None:
+    pool = RestartPool(clock, backoff=Backoff(jitter=0.0), calm_s=5.0)
+    flow.error = ValueError("no")
+    greenlet = pool.spawn(flow)
+    turn()
+    clock.advance(0.11)
+    turn()
+    clock.advance(0.21)
+    turn()
+    assert flow.runs == 3
+    flow.error = None
+    clock.advance(0.41)
+    turn()
+    assert greenlet.state is GreenletState.RUNNING
+    clock.advance(5.0)
+    assert greenlet.greenlet is not None
+    greenlet.greenlet.kill()
+    runs = flow.runs
+    clock.advance(0.11)
+    turn()
+    assert flow.runs == runs + 1
+    pool.kill()
+    pool.join(1.0)
+
+
 def test_greenlet_that_was_killed_from_outside_is_restarted(pool: RestartPool, clock: VirtualClock, flow: Flow) -> None:
     greenlet = pool.spawn(flow)
     turn()
