@@ -276,6 +276,11 @@ class Stylesheet:
         self._cost = (FIRST_US_PER_BYTE * FIRST_WEIGHT_BYTES, FIRST_WEIGHT_BYTES)
 
     @property
+    def root(self) -> "etree._Element | None":
+        """The root element of the stylesheet's source; None for one that the script has compiled."""
+        return None if isinstance(self._source, etree.XSLT) else self._source
+
+    @property
     def us_per_byte(self) -> float:
         """What a byte of a document has cost of late, in µs of CPU: a moving average that large documents rule."""
         spent_us, n_bytes = self._cost

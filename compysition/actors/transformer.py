@@ -14,6 +14,7 @@ from compysition.cores import usable_cores
 from compysition.errors import StylesheetError
 from compysition.event import Event
 from compysition.xml import Stylesheet, size_of
+from compysition.xslt_scope import undeclared_variables
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -41,6 +42,10 @@ class Transformer(Actor):
     Raises:
         StylesheetError: Neither or both are given, or the stylesheet does not compile; `line` says where.
 
+    libxslt compiles most expressions when the stylesheet is registered, but not all. What it finds only when a document
+    gets there fails that document: an unknown function or prefix, a variable that is not declared (this one is warned
+    of when registered), a fault in the braces of ``xsl:element name="{…}"``.
+
     In the flow, events fail with `MalformedError` (400: no well-formed XML, a DOCTYPE, no document at all),
     `UnprocessableError` (422: the stylesheet ended with ``xsl:message terminate="yes"`` or gave up) or
     `StylesheetError` (500: a fault of the stylesheet that shows only at work).
@@ -61,6 +66,15 @@ class Transformer(Actor):
         if xslt is None:
             xslt = _checked_path(xslt_path)
         self._stylesheet = Stylesheet(xslt)
+        if self._stylesheet.root is not None:
+            for line, variable in undeclared_variables(self._stylesheet.root):
+                self.logger.warning(
+                    "the stylesheet of %r uses $%s in line %s, where no variable of that name is declared: a document "
+                    "that gets there fails",
+                    name,
+                    variable,
+                    line,
+                )
         self._allow_doctype = allow_doctype
         # The pool is made for calls that wait, and has more threads than there are cores. Twenty transformations at
         # once are no faster than two and quarrel about the GIL: a timer of the hub came 270 ms late instead of 9.

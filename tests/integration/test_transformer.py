@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Transformer` in running flows."""
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -203,6 +204,15 @@ def test_a_stylesheet_that_cannot_work_is_refused_at_registration(
 ) -> None:
     with pytest.raises(StylesheetError, match=text):
         director.register_actor(Transformer, "transform", **arguments)
+
+
+def test_a_variable_that_is_not_declared_is_warned_of_at_registration_with_its_line(
+    director: Director, caplog: pytest.LogCaptureFixture
+) -> None:
+    director.register_actor(Transformer, "transform", SHEET.replace("{@id}", "{$nix}"))
+    director.register_actor(Transformer, "compiled", etree.XSLT(etree.fromstring(SHEET.replace("{@id}", "{$nix}"))))
+    (warning,) = [record.getMessage() for record in caplog.records if "declared" in record.getMessage()]
+    assert re.search(r"the stylesheet of 'transform' uses \$nix in line \d+, where no variable", warning)
 
 
 def test_documents_from_many_senders_at_once_are_not_mixed_up(director: Director) -> None:

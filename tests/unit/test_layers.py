@@ -39,6 +39,7 @@ BESIDE: dict[str, tuple[int, int]] = {
     "http": (3, 7),
     "mdp": (4, 7),
     "xml": (0, 7),
+    "xslt_scope": (0, 7),
     "credentials": (0, 7),
 }
 #: Layers whose modules, though below, are not to be imported.
@@ -54,6 +55,7 @@ SUBCLASSING_PACKAGES = frozenset({"actors"})
 CORE_LIBRARIES = frozenset({"gevent", "greenlet"})
 LIBRARIES: dict[str, frozenset[str]] = {
     "xml": frozenset({"lxml"}),
+    "xslt_scope": frozenset({"lxml"}),
     "credentials": frozenset({"bcrypt"}),
     "http": frozenset({"werkzeug", "geventhttpclient", "msgspec"}),
     "http.gunicorn": frozenset({"gunicorn"}),

@@ -605,6 +605,49 @@ def test_a_fault_that_no_document_can_cause_is_the_stylesheets(body: str, text: 
     assert text in str(err)
 
 
+#: What libxslt finds when it compiles a stylesheet, what a document has to find, and what nobody does: the table of
+#: decision 0013. A stylesheet with an entry that moves to the left is refused earlier than it says.
+PLACES = {
+    "value-of": '<xsl:value-of select="{0}"/>',
+    "if": '<xsl:if test="{0}">x</xsl:if>',
+    "attribute": '<x y="{{{0}}}"/>',
+    "element": '<xsl:element name="{{{0}}}"/>',
+    "number": '<xsl:number value="{0}"/>',
+    "sort": '<xsl:for-each select="*"><xsl:sort select="{0}"/>x</xsl:for-each>',
+}
+REGISTRATION, DOCUMENT, NEVER = "at registration", "by the document", "never"
+SHOWN = [
+    *(("value-of", "1 +", REGISTRATION), ("if", "a[", REGISTRATION), ("attribute", "a b", REGISTRATION)),
+    *(("element", "1 +", DOCUMENT), ("number", "1 +", NEVER), ("sort", "1 +", REGISTRATION)),
+    *((place, "foo(", DOCUMENT) for place in ("value-of", "if", "attribute", "element")),
+    *((place, "x:y", DOCUMENT) for place in ("value-of", "if", "attribute", "element")),
+    *((place, "$nix", DOCUMENT) for place in ("value-of", "if", "attribute", "element", "number")),
+    *(("number", "foo(", NEVER), ("sort", "foo(", NEVER), ("sort", "$nix", NEVER)),
+]
+
+
+@pytest.mark.parametrize(("place", "expression", "when"), SHOWN)
+def test_a_faulty_expression_shows_when_the_decision_says(place: str, expression: str, when: str) -> None:
+    source = stylesheet(PLACES[place].format(expression))
+    if when == REGISTRATION:
+        with pytest.raises(StylesheetError) as caught:
+            Stylesheet(source)
+        assert caught.value.line is not None
+    elif when == DOCUMENT:
+        sheet = Stylesheet(source)
+        with pytest.raises(CompysitionError):
+            sheet.apply("<a><b/></a>")
+    else:
+        Stylesheet(source).apply("<a><b/></a>")
+
+
+@pytest.mark.parametrize("expression", ["foo(", "$nix", "x:y", "saxon:evaluate('1')"])
+def test_a_fault_where_no_document_gets_to_refuses_nothing(expression: str) -> None:
+    body = f'<xsl:if test="function-available(\'nothing\')"><xsl:value-of select="{expression}"/></xsl:if><out/>'
+
+    assert "<out/>" in str(Stylesheet(stylesheet(body)).apply("<a/>"))
+
+
 def test_a_stylesheet_works_on_after_a_failure() -> None:
     sheet = Stylesheet(stylesheet('<xsl:if test="not(/a/@id)"><xsl:message terminate="yes"/></xsl:if><out/>'))
     with pytest.raises(UnprocessableError):
@@ -776,7 +819,7 @@ def test_a_tree_that_was_not_counted_to_its_end_teaches_nothing() -> None:
 
 
 def test_lxml_is_named_with_its_extra_where_it_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "lxml.py").write_text("raise ImportError('no lxml here')")
+    (tmp_path / "lxml.py").write_text("raise ModuleNotFoundError('no lxml here')")
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from compysition.errors import MissingExtraError\n"
