@@ -43,6 +43,9 @@ logger = get_logger("director")
 
 ActorT = TypeVar("ActorT", bound=Actor)
 
+#: Options of actors whose output people read in order: those for log records and for failed events.
+IN_ORDER: Mapping[str, Any] = {"concurrency": 1}
+
 
 class Director(Configured, Runtime):
     """Wires actors and runs them.
@@ -121,17 +124,17 @@ class Director(Configured, Runtime):
         """Add an actor that gets every log record under ``compysition`` as an event.
 
         `event.data` is a dict of plain data, `compysition.logs.LogEntry`, whose text is one readable line. The
-        handler is installed here and removed when the Director has stopped. Arguments and errors: as
-        `register_actor`.
+        handler is installed here and removed when the Director has stopped. Records are handled one by one, in their
+        order, unless the options say otherwise. Arguments and errors: as `register_actor`.
         """
-        instance = self.register_actor(actor, name, *args, options=options, **kwargs)
-        member = self._wiring.find(instance)
+        self._check_not_running("register an actor")
+        member = self._wiring.register(actor, name, args, kwargs, options, defaults=IN_ORDER)
         self._wiring.log_actors.append(member)
         queue = self._wiring.outside_queue(member, "log")
         bridge = self._bridges[name] = LogBridge(member.cell, queue, self._log_ledger)
         bridge.install()
         self._services.spawn(bridge.feed, name=f"log feeder of {name!r}")
-        return instance
+        return member.actor  # type: ignore[return-value]
 
     def register_error_actor(
         self,
@@ -143,16 +146,17 @@ class Director(Configured, Runtime):
     ) -> ActorT:
         """Add the actor to which failed events go whose actor has no error outbox.
 
-        Its own failures go to the dead letters only. Arguments and errors: as `register_actor`.
+        Its own failures go to the dead letters only. Events are handled one by one, in their order, unless the options
+        say otherwise. Arguments and errors: as `register_actor`.
 
         Raises:
             ConfigurationError: there is an error actor already.
         """
         if self._wiring.error_actor is not None:
             raise ConfigurationError(f"{self._wiring.error_actor.name!r} is the error actor already: there can be one")
-        instance = self.register_actor(actor, name, *args, options=options, **kwargs)
-        self._wiring.error_actor = self._wiring.find(instance)
-        return instance
+        self._check_not_running("register an actor")
+        member = self._wiring.error_actor = self._wiring.register(actor, name, args, kwargs, options, defaults=IN_ORDER)
+        return member.actor  # type: ignore[return-value]
 
     def connect_queue(
         self,
@@ -234,6 +238,9 @@ class Director(Configured, Runtime):
             hosted = host.start(self)
             if hosted is not None:
                 return hosted
+        if self._state == STOPPED:
+            # Whoever asked for a stop after the last one had ended meant that one.
+            self._stop_reason = None
         signals = self._signals()
         if block:
             signals.install()

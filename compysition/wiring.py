@@ -76,8 +76,10 @@ class Wiring:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         options: ActorOptions | Mapping[str, Any] | None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
     ) -> Member:
-        """Build the actor if a class is given, and add it.
+        """Build the actor if a class is given, and add it. `defaults` are options that its class may override.
 
         Raises:
             RegistrationError: see `Director.register_actor`.
@@ -102,7 +104,8 @@ class Wiring:
         try:
             # A mapping says only what differs, from the class above it too.
             declared = [cls.__dict__["options"] for cls in reversed(type(actor).__mro__) if "options" in cls.__dict__]
-            chosen = ActorOptions.of(*declared, options)
+            # The first are those of `Actor` itself.
+            chosen = ActorOptions.of(declared[0], defaults, *declared[1:], options)
             if actor._blocking_consume:
                 chosen = ActorOptions.of(chosen, {"concurrency": 1})
         except ConfigurationError as error:

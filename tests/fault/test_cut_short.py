@@ -218,6 +218,13 @@ def test_a_director_without_actors_that_was_told_to_stop_before_its_start_has_a_
     assert caught.value.report.exit_code == 2
 
 
+def test_who_asks_for_a_stop_when_it_is_over_does_not_end_the_next_start() -> None:
+    director, _, sink = chain()
+    assert_works(director, sink)
+    director.request_stop("late")
+    assert_works(director, sink)
+
+
 def test_a_start_right_after_one_that_failed_has_one_feeder_for_its_log_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     feeding: list[object] = []
     feed = LogBridge.feed

@@ -5,9 +5,9 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import pytest
@@ -537,6 +537,24 @@ def test_a_record_made_outside_of_any_director_goes_to_every_log_actor() -> None
     with running(first), running(second):
         mine.info("to all")
         wait_until(lambda: all(only(log, "to all") == ["to all"] for log in logs))
+
+
+class AsManyAsSeven(Collector):
+    options: ClassVar[Mapping[str, Any]] = {"concurrency": 7}
+
+
+@pytest.mark.parametrize("register", [Director.register_log_actor, Director.register_error_actor])
+def test_log_and_error_actors_keep_the_order_unless_their_options_say_otherwise(register: Any) -> None:
+    def concurrency(cls: type[Actor], options: Any = None) -> int:
+        director = Director()
+        register(director, cls, "it", options=options)
+        with running(director):
+            return director._wiring.find("it").cell.concurrency
+
+    assert concurrency(Collector) == 1
+    assert concurrency(Collector, {"grace_s": 1.0}) == 1
+    assert concurrency(Collector, {"concurrency": 3}) == 3
+    assert concurrency(AsManyAsSeven) == 7
 
 
 class Talking(Actor):
