@@ -109,7 +109,7 @@ def _as_text(path: Path, inspection: Inspection, findings: Sequence[Finding]) ->
     lines = []
     has_several = len(inspection.directors) > 1
     for finding in findings:
-        where = f"{_shown(finding.place.file)}:{finding.place.line}" if finding.place is not None else str(path)
+        where = f"{_shown(finding.place.file, path)}:{finding.place.line}" if finding.place is not None else str(path)
         whose = f"Director {finding.director!r}: " if has_several and finding.director else ""
         way = f" ({finding.connection})" if finding.connection and finding.connection not in finding.message else ""
         lines.append(f"{where}: {finding.code.severity.value} {finding.code.name}: {whose}{finding.message}{way}")
@@ -157,7 +157,8 @@ def _number(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _shown(file: str) -> str:
-    """The file as seen from here, if it lies below."""
+def _shown(file: str, script: Path) -> str:
+    """The file as seen from here, if it lies below and the script was named so."""
     path, here = Path(file), Path.cwd()
-    return os.fspath(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else file
+    is_below = path.is_absolute() and not script.is_absolute() and path.is_relative_to(here)
+    return os.fspath(path.relative_to(here)) if is_below else file

@@ -6,6 +6,7 @@ threads and processes behind. None of it reaches whoever asks, nor does what it 
 What comes back is plain data: findings and pictures. Read next: `isolated_child`, which runs in that process.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -70,7 +71,7 @@ def inspect(
         "flags": dict(sources.flags) if sources is not None else {},
         "settings": sources.file if sources is not None else None,
     }
-    with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as stacks:
+    with _file() as result, _file() as stacks:
         code = _run({**order, "result": result.fileno(), "stacks": stacks.fileno()}, timeout_s + KILL_S)
         answer = _json_in(result)
         if answer is not None:
@@ -80,13 +81,19 @@ def inspect(
     return Inspection((_without_answer(path, code, dump, timeout_s),), ())
 
 
+def _file() -> IO[bytes]:
+    """A file without a name, on a descriptor that is none of the standard ones, though those may be closed."""
+    with tempfile.TemporaryFile() as file:
+        return os.fdopen(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3), "w+b")
+
+
 def _run(order: Mapping[str, Any], limit_s: float) -> int | None:
     """Run the child. Returns its exit code; None if it had to be killed."""
     child = Path(__file__).with_name("isolated_child.py")
     process = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-P", os.fspath(child), json.dumps(order)],
         stdin=subprocess.DEVNULL,
-        stdout=2,
+        stdout=2 if sys.stderr is not None else subprocess.DEVNULL,
         pass_fds=(order["result"], order["stacks"]),
         # Its own group, so that it can be ended with all that the script has started.
         start_new_session=True,

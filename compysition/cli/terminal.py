@@ -123,9 +123,15 @@ def fail(text: str, code: int = EXIT_USAGE) -> int:
 
 def put(text: str) -> None:
     """Write data to standard output, as UTF-8 whatever the locale is. A reader that has gone is nobody's mistake."""
+    if sys.stdout is None:
+        return  # it was closed before we began
     sys.stdout.flush()
     descriptor = sys.stdout.fileno()
-    rest = text.encode("utf-8", "backslashreplace")
+    try:
+        # Names of files that are no text here come out as the bytes they were.
+        rest = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        rest = text.encode("utf-8", "backslashreplace")
     try:
         while rest:
             rest = rest[os.write(descriptor, rest) :]

@@ -8,6 +8,8 @@ begins with ``wsgi`` are doors, those that begin with ``log`` are ends by their 
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compysition.flow.checks import check
 from compysition.flow.conduct import Conduct
@@ -96,6 +98,21 @@ def test_an_actor_that_chooses_among_its_outboxes_needs_a_way_back_from_each() -
     assert found(flow, router=USUAL) == []
     assert found(flow_of("wsgi > router > a > wsgi", "router > log"), router=NAMES_OUTBOXES) == []
     assert found(flow, router=NAMES_OUTBOXES, b=NEVER_SENDS) == []
+
+
+@given(st.lists(st.integers(0, 100), max_size=9), st.integers(0, 100))
+def test_in_a_tree_of_choices_every_forgotten_wire_is_found_and_nothing_else(parents: list[int], choice: int) -> None:
+    names = [f"n{number}" for number in range(len(parents) + 1)]
+    lines = ["wsgi > n0"]
+    lines += [f"{names[parent % (number + 1)]} > {names[number + 1]}" for number, parent in enumerate(parents)]
+    leaves = [name for name in names if not any(line.startswith(f"{name} >") for line in lines)]
+    forgotten = leaves[choice % len(leaves)]
+    conduct = dict.fromkeys(names, NAMES_OUTBOXES)
+    wires = {name: f"{name} > wsgi" for name in leaves}
+
+    assert found(flow_of(*lines, *wires.values()), **conduct) == []
+    del wires[forgotten]
+    assert found(flow_of(*lines, *wires.values()), **conduct) == [("C101", forgotten)]
 
 
 def test_an_end_by_nature_answers_nobody_unless_another_branch_does() -> None:
