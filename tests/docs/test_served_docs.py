@@ -8,8 +8,8 @@ The conventions beside those of `test_docs`:
 - A fenced ``sh`` block behind it is run by a shell while it serves; the ``text`` block right behind that is what it
   prints.
 - ``<!-- file: NAME -->`` before any block says that the reader saves it under that name, beside the script.
-- ``<!-- graph of NAME.py -->`` before a fenced ``mermaid`` block says that it is what `Director.graph` says of the
-  service above it.
+- ``<!-- graph of NAME.py -->`` before a fenced ``mermaid`` block says that it is what ``compysition graph`` prints of
+  the service above it.
 
 Every other ``sh`` block is for the reader alone, and shows no output that a test would have to look at.
 """
@@ -133,9 +133,10 @@ def test_a_service_answers_what_the_page_says(service: Service, tmp_path: Path) 
 @pytest.mark.parametrize("service", [service for service in SERVICES if service.graphs], ids=str)
 def test_a_picture_is_that_of_the_service_above_it(service: Service, tmp_path: Path) -> None:
     save_files(service, tmp_path)
-    script = service.script.text.replace("director.start()", "print(director.graph(), end='')")
+    script = tmp_path / name_in(service.script)
+    script.write_text(service.script.text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-m", "compysition.cli", "graph", script.name],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
