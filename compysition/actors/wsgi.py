@@ -5,7 +5,6 @@ Parsing, rendering and serving are in `compysition.http`; here is only the way f
 WSGI callable itself, so it can be mounted in another server that runs in the Director's thread.
 """
 
-import ipaddress
 import random
 from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
@@ -28,14 +27,16 @@ from compysition.errors import (
     suggestion,
 )
 from compysition.event import Event, Failure
-from compysition.http.body import MAX_BODY_BYTES, decode_body, read_body
+from compysition.http.body import MAX_BODY_BYTES, PEER, decode_body, read_body
+from compysition.http.embedded import make_server
 from compysition.http.event import HttpEvent
 from compysition.http.exchange import answer_of, find_route
+from compysition.http.hangups import HangUps
 from compysition.http.proxies import RFC_7239, X_FORWARDED, Proxies
-from compysition.http.pywsgi import EmbeddedServer
 from compysition.http.request import Request
 from compysition.http.response import Answer, problem
 from compysition.http.routes import Route, RouteTable
+from compysition.http.server import EmbeddedServer
 from compysition.http.tickets import (
     RETRY_DRAINING_S,
     RETRY_OVERLOAD_S,
@@ -44,6 +45,7 @@ from compysition.http.tickets import (
     unavailable,
     urn,
 )
+from compysition.http.wire import WireLimits
 from compysition.ledger import Outcome
 from compysition.lineage import TicketState
 
@@ -72,8 +74,7 @@ class WSGI(Actor):
     Args:
         name: Its name.
         base_path: Requests outside this path are answered 404.
-        address: Where the embedded server listens. Loopback by default: its parser is lenient, so put a reverse proxy
-            in front of it on any other address.
+        address: Where the embedded server listens. Any other than loopback needs the extra ``http``.
         port: Its port; 0 = a free one.
         run_server: Whether to start the embedded server.
         timeout_s: Seconds from the end of a request's head to its answer, at most.
@@ -82,6 +83,13 @@ class WSGI(Actor):
         no_answer_status: The answer when all events of a request have ended without one.
         routes: Patterns and the outboxes that they lead to, such as ``{"/orders/{id:int}": "orders", "POST /orders":
             "create"}``; short for calls of `route`.
+        header_timeout_s: Seconds for a request's head from its first byte to its end, and for the first byte on a new
+            connection; then 408.
+        keepalive_s: Seconds that a connection may be idle between two requests.
+        body_idle_s: Seconds between two pieces of a body; then 408.
+        write_timeout_s: Seconds in which the client has to take some more of its answer; then the connection is reset.
+        probe_half_close: Whether to send a client that has ended its sending side a ``100 Continue``, to see whether it
+            has gone. Turn it off behind a proxy that cannot take one.
         trusted_proxies: Addresses or networks whose word about the client counts (``unix`` for a Unix socket). What
             others say of it is not shown to actors.
         forwarded: What these proxies write: ``x-forwarded`` or ``rfc7239``.
@@ -109,6 +117,11 @@ class WSGI(Actor):
         max_body_bytes: Annotated[int, whole(1)] = MAX_BODY_BYTES,
         no_answer_status: Annotated[int, whole(200, 599)] = 204,
         routes: Mapping[str, str] | None = None,
+        header_timeout_s: Annotated[float, above(0, "seconds")] = 10.0,
+        keepalive_s: Annotated[float, above(0, "seconds")] = 5.0,
+        body_idle_s: Annotated[float, above(0, "seconds")] = 10.0,
+        write_timeout_s: Annotated[float, above(0, "seconds")] = 30.0,
+        probe_half_close: Annotated[bool, FLAG] = True,
         trusted_proxies: Iterable[str] = (),
         forwarded: Annotated[str, one_of(X_FORWARDED, RFC_7239)] = X_FORWARDED,
         blocking_consume: bool = False,
@@ -121,6 +134,13 @@ class WSGI(Actor):
         self.max_body_bytes = max_body_bytes
         self.no_answer_status = no_answer_status
         self.run_server = self.serves_by_default if run_server is None else run_server
+        self.probe_half_close = probe_half_close
+        self._limits = WireLimits(
+            header_timeout_s=header_timeout_s,
+            keepalive_s=keepalive_s,
+            body_idle_s=body_idle_s,
+            write_timeout_s=write_timeout_s,
+        )
         self._routes = RouteTable()
         if routes is not None:
             self._routes.add_all(routes)
@@ -187,16 +207,10 @@ class WSGI(Actor):
         self._thread = self._get_ident()
         self._is_closed = False
         self._close_s = CLOSE_S
+        self._hangups = HangUps(self._hosted.clock, probes=self.probe_half_close)
         if self.run_server:
-            if not _is_loopback(self.address):
-                self.logger.warning(
-                    "%s listens on %s with the embedded server, which is made for loopback: put a reverse proxy "
-                    "in front of it",
-                    self.name,
-                    self.address,
-                )
             # A restart of the actor comes back on the port that its clients know.
-            self._server = EmbeddedServer(self, self.address, self._bound_port or self._port)
+            self._server = make_server(self, self.address, self._bound_port or self._port, self._limits)
             self._server.start()
             self._bound_port = self._server.port
 
@@ -215,6 +229,7 @@ class WSGI(Actor):
         if self._server is not None:
             self._server.close(timeout_s=self._close_s)
             self._server = None
+        self._hangups.close()
 
     @property
     def port(self) -> int:
@@ -321,10 +336,15 @@ class WSGI(Actor):
         ticket = HttpTicket(host.clock, host.deadlines, timeout_s, get_hub().loop)
         ticket.door = self
         self._open.add(ticket)
+        peer = environ.get(PEER)
+        if peer is not None:
+            self._hangups.watch(ticket, peer)
         try:
             return self._ask(ticket, route, request, environ, timeout_s)
         finally:
             self._open.discard(ticket)
+            if peer is not None:
+                self._hangups.unwatch(ticket)
             # Only if this greenlet was killed, or something broke, is it still open: what comes then is for nobody.
             ticket.cancel()
 
@@ -400,12 +420,3 @@ class WSGIServer(WSGI):
     """`WSGI` that starts the embedded server unless told not to. Arguments: as `WSGI`."""
 
     serves_by_default = True
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return False

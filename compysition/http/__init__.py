@@ -6,7 +6,8 @@ Reading path, each file only on those before it: `multidict` and `headers` (name
 it within limits, decoding it by its type), `accept` and `routes` (types, and where a request goes), `plainxml`,
 `content` and `response` (rendering an answer, problem details). None of them may know events, actors or servers.
 
-Then two branches that do not know each other: `receiver`, `pywsgi_handler` and `pywsgi` are the embedded server, which
-takes any WSGI application, and for which every server that speaks WSGI can stand in; `event`, `tickets` and `exchange`
-join requests to events. The door, `compysition.actors.wsgi`, brings the branches together.
+Then two branches that do not know each other. `receiver`, `server`, `wire`, `gunicorn`, `gate`, `message`,
+`connection` and `strict` are the embedded server, which takes any WSGI application; `pywsgi_handler` and `pywsgi` are
+its fallback, and `embedded` chooses. `event`, `tickets`, `hangups` and `exchange` join requests to events. The door,
+`compysition.actors.wsgi`, brings the branches together.
 """

@@ -16,9 +16,12 @@ from urllib.parse import parse_qsl
 
 import gevent
 
+from compysition.clock import Clock
 from compysition.errors import MalformedError, RequestError, TooLargeError, UnsupportedTypeError
 from compysition.http.headers import parse_content_length
 
+#: The name under which an environ holds the connection, for what needs its socket. Only our own servers set it.
+PEER: Final = "compysition.peer"
 #: Most bytes of a body, unless the door says otherwise.
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 #: Deepest nesting of JSON: beyond what anybody means, far below what would exhaust the stack of whoever walks it.
@@ -71,7 +74,7 @@ def read_body(environ: Mapping[str, Any], max_bytes: int = MAX_BODY_BYTES, *, ti
             (``wsgi.input_terminated``), as all that support it do.
         max_bytes: Limit. An announced size above it is refused before anything is read (and before the client is
             told to continue), a chunked body at the byte that exceeds it.
-        timeout_s: How long all of it may take; None = no limit.
+        timeout_s: How long all of it may take; None = no limit, but that of a server of ours.
 
     Raises:
         MalformedError: The Content-Length or the chunks cannot be read, or the body ended early.
@@ -79,30 +82,48 @@ def read_body(environ: Mapping[str, Any], max_bytes: int = MAX_BODY_BYTES, *, ti
         RequestError: With status 408: it took longer than `timeout_s`. Like the others it leaves the rest unread,
             which the server has to close the connection for.
     """
-    length = parse_content_length(environ.get("CONTENT_LENGTH"))
-    if length is None:
-        if not environ.get("HTTP_TRANSFER_ENCODING"):
-            return b""
-        if not environ.get("wsgi.input_terminated"):
-            raise MalformedError("this server takes no body without a Content-Length")
-    elif length > max_bytes:
-        raise TooLargeError(f"the body has {length} bytes; {max_bytes} is the limit")
-    elif length == 0:
+    length = _length(environ, max_bytes)
+    if length == 0:
         return b""
-    timeout = None if timeout_s is None else gevent.Timeout.start_new(timeout_s)
+    timeout = None
+    peer = environ.get(PEER)
+    if peer is not None:
+        # The connection waits with deadlines of its own, at no cost where there is nothing to wait for.
+        peer.body_deadline = None if timeout_s is None else Clock.monotonic() + timeout_s
+    elif timeout_s is not None:
+        timeout = gevent.Timeout.start_new(timeout_s)
     try:
         return _read(environ["wsgi.input"].read, length, max_bytes)
+    except TimeoutError as reached:
+        raise _too_slow("the body came too slowly") from reached
     except gevent.Timeout as reached:
         if reached is not timeout:
             raise
-        error = RequestError(f"the body did not arrive within {timeout_s:g} s")
-        error.status = 408
-        raise error from reached
+        raise _too_slow(f"the body did not arrive within {timeout_s:g} s") from reached
     except OSError as error:
         raise MalformedError("the body ended early, or its chunks cannot be read") from error
     finally:
         if timeout is not None:
             timeout.close()
+
+
+def _length(environ: Mapping[str, Any], max_bytes: int) -> int | None:
+    """Bytes of the body; None for a chunked one."""
+    length = parse_content_length(environ.get("CONTENT_LENGTH"))
+    if length is None:
+        if not environ.get("HTTP_TRANSFER_ENCODING"):
+            return 0
+        if not environ.get("wsgi.input_terminated"):
+            raise MalformedError("this server takes no body without a Content-Length")
+    elif length > max_bytes:
+        raise TooLargeError(f"the body has {length} bytes; {max_bytes} is the limit")
+    return length
+
+
+def _too_slow(text: str) -> RequestError:
+    error = RequestError(text)
+    error.status = 408
+    return error
 
 
 def _read(read: Callable[[int], bytes], length: int | None, max_bytes: int) -> bytes:

@@ -1,176 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded server: gevent's pywsgi, for one process and loopback.
+"""The fallback of the embedded server, for loopback, where the extra ``http`` is not installed: gevent's pywsgi.
 
 What it adds to pywsgi: an answer leaves in one write on a socket without Nagle's delay, a body that was not read never
 reaches the parser as a request, cut or smuggled heads are refused, a busy connection lets the others in, and it can
 stop: listener first, then idle connections, then those with a request.
 
-It has no deadline for a slow head or a slow write and leaves open more of HTTP than a server on a network may: behind
-anything but loopback use another one. Must not know events or actors; it takes any WSGI application.
+It has no deadline for a slow head or a slow write, does not see a client that goes away, and leaves open more of HTTP
+than a server on a network may. Must not know events or actors; it takes any WSGI application.
 """
 
 import logging
-import os
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
 from gevent import pywsgi, socket
 from gevent.pool import Pool
 
-from compysition.errors import ConfigurationError, UsageError
 from compysition.http.pywsgi_handler import Handler
 from compysition.http.receiver import Connections
-
-#: Most connections at once; more wait in the kernel. The one idle longest makes room for the last.
-MAX_CONNECTIONS: Final = 1000
-#: Connections that the kernel holds until they are accepted (it may know a lower limit).
-BACKLOG: Final = 2048
-#: How long connections that are cut get for their last answer, in seconds.
-CUT_S: Final = 1.0
+from compysition.http.server import EmbeddedServer, Listener
 
 _LOGGER: Final = logging.getLogger("compysition.http")
 
 
-class EmbeddedServer:
-    """Serves a WSGI application on one address of this machine.
+class PywsgiServer(EmbeddedServer):
+    """`EmbeddedServer` by pywsgi."""
 
-    Nothing happens before `start`. Each connection is served by a greenlet of the server's own pool, in which the
-    application is called; it may wait there. Call all methods from the thread that started the server.
-
-    Args:
-        application: Called for each request. What it raises is logged and answered 500.
-        address: An address of this machine, IPv4 or IPv6, or ``localhost``.
-        port: 0 = one that is free.
-        max_connections: How many are served at once.
-        backlog: How many may wait for that.
-    """
-
-    def __init__(
-        self,
-        application: WSGIApplication,
-        address: str = "127.0.0.1",
-        port: int = 8080,
-        *,
-        max_connections: int = MAX_CONNECTIONS,
-        backlog: int = BACKLOG,
-    ) -> None:
-        self.application = application
-        self.address = address.removeprefix("[").removesuffix("]")
-        self._port = port
-        self._max_connections = max_connections
-        self._backlog = backlog
-        self._server: _Server | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on, also afterwards; before `start` the one asked for."""
-        return self._port if self._server is None else self._server.port
-
-    @property
-    def url(self) -> str:
-        """Where a client on this machine reaches it, without a slash at the end."""
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-    @property
-    def is_accepting(self) -> bool:
-        """Whether new connections are taken."""
-        return self._server is not None and not self._server.shared.is_draining
-
-    @property
-    def open_connections(self) -> int:
-        """How many connections there are, idle ones included."""
-        return 0 if self._server is None else len(self._server.greenlets)
-
-    @property
-    def idle_connections(self) -> int:
-        """How many of them wait for the first byte of a request."""
-        return 0 if self._server is None else len(self._server.shared.idle)
-
-    def start(self) -> None:
-        """Listen, and serve from now on. Returns when the port is bound; does not wait.
-
-        Raises:
-            ConfigurationError: The address cannot be listened on, mostly because the port is taken.
-            UsageError: It serves already, or still has connections: `close` it first.
-        """
-        if self._server is not None and (self.is_accepting or self.open_connections):
-            raise UsageError(f"the server on {self.url} runs already: close it first")
-        self._server = _Server(
-            _listen(self.address, self._port, self._backlog), self.application, self.address, self._max_connections
-        )
-        self._server.start()
-
-    def stop_accepting(self) -> None:
-        """Give the port back and end idle connections. Does not wait.
-
-        Connections on which a request is on its way go on; each answer from now on is the last of its connection and
-        says so. Those that the kernel had accepted already are served too.
-        """
-        if self._server is not None and not self._server.shared.is_draining:
-            self._server.drain()
-
-    def close(self, timeout_s: float = 5.0) -> int:
-        """Stop accepting, wait until no connection is left, then cut those that are.
-
-        A request that is cut is answered 503 if nothing of its answer was sent; its application sees `GreenletExit`.
-
-        Args:
-            timeout_s: How long to wait for requests on their way.
-
-        Returns:
-            How many connections were cut.
-        """
-        self.stop_accepting()
-        server = self._server
-        if server is None:
-            return 0
-        server.greenlets.join(timeout=timeout_s)
-        cut = len(server.greenlets)
-        if cut:
-            server.greenlets.kill(timeout=CUT_S)
-        return cut
-
-
-def _listen(address: str, port: int, backlog: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        # Without it the port is taken for a minute by connections that are gone already.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        listener.listen(backlog)
-        listener.setblocking(False)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on address {address!r}, port {port}: {_reason(error)}; "
-            "end what uses it, or choose another address or port"
-        ) from error
-    return listener
-
-
-def _reason(error: OSError | OverflowError) -> str:
-    """What is wrong, without what gevent and the resolver add to it."""
-    if isinstance(error, OverflowError):
-        return "a port is a number from 0 to 65535"
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
+    def _serve_on(self, listener: socket.socket, greenlets: Pool) -> Listener:
+        return _Server(listener, self.application, self.address, greenlets)
 
 
 class _Server(pywsgi.WSGIServer):
     """pywsgi's listener; its connections are served by our `Handler`."""
 
-    def __init__(
-        self, listener: socket.socket, application: WSGIApplication, address: str, max_connections: int
-    ) -> None:
+    def __init__(self, listener: socket.socket, application: WSGIApplication, address: str, greenlets: Pool) -> None:
         self.shared = Connections()
-        self.greenlets = Pool(max_connections)
+        self.greenlets = greenlets
         self.port: int = listener.getsockname()[1]
         super().__init__(
             listener,
             application,
-            spawn=self.greenlets,
+            spawn=greenlets,
             log=None,
             error_log=_LOGGER,
             # Without a name pywsgi asks the resolver for one, which may take seconds.
@@ -182,15 +52,3 @@ class _Server(pywsgi.WSGIServer):
         if self.greenlets.full():
             self.shared.end_longest_idle()
         Handler(sock, address, self, connections=self.shared).handle()
-
-    def drain(self) -> None:
-        """See `EmbeddedServer.stop_accepting`."""
-        try:
-            # What the kernel has accepted would be reset with the listener.
-            while not self.full() and (accepted := self.do_read()):
-                self.do_handle(*accepted)
-        except OSError:
-            pass  # then there is nothing to be had from it
-        finally:
-            self.close()
-            self.shared.drain()

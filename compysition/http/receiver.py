@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a connection waits for its client: whether it is idle, how it ends, and that it lets others in.
 
-Must not know HTTP beyond "between two requests". Read next: `pywsgi_handler`.
+Must not know HTTP beyond "between two requests". Read next: `wire`.
 """
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 from gevent import socket
@@ -34,6 +34,13 @@ def limit(seconds: float) -> Iterator[None]:
         timeout.close()
 
 
+class Idle(Protocol):
+    """A connection that waits for a request."""
+
+    def end(self) -> None:
+        """Let it see its end."""
+
+
 class Connections:
     """What the connections of one server have in common.
 
@@ -43,7 +50,7 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self.idle: dict[Receiver, None] = {}
+        self.idle: dict[Idle, None] = {}
         self.is_draining = False
         self._hub = gevent.get_hub()
         self._turn = self._turn_seen_s = 0.0

@@ -30,6 +30,9 @@ DEFAULT_SERVICE: Final = "default"
 #: The methods that a door takes without being told so.
 KNOWN_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 # Nothing to decode, nothing to refuse: the path of nearly every request.
+is_plain_target: Final = re.compile(
+    r"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*+(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@/?]*+)?"
+).fullmatch
 _is_plain_path: Final = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*").fullmatch
 # RFC 3986, section 2: visible ASCII but " # < > \, and % only before two hexadecimal digits. Possessive: it never
 # goes back.
@@ -253,21 +256,28 @@ def _locate(environ: Mapping[str, Any], method: str) -> tuple[str, tuple[str, ..
     return target, segments, query, scheme, host
 
 
-def _split_raw(path: str) -> tuple[str, ...]:
-    """Split an undecoded path at its slashes, then decode each segment once."""
+def check_path(path: str) -> list[str]:
+    """The segments of an undecoded path: split at its slashes, then each decoded once.
+
+    Raises:
+        MalformedError: It cannot be read: a character that has to be encoded, a control character, not UTF-8.
+    """
     if _is_plain_path(path):
-        segments = path[1:].split("/")
-    elif not _is_raw(path):
+        return path[1:].split("/")
+    if not _is_raw(path):
         raise MalformedError("the path holds a character that has to be percent-encoded, or a % without two digits")
-    else:
-        try:
-            segments = [
-                unquote_to_bytes(segment).decode("utf-8") if "%" in segment else segment
-                for segment in path[1:].split("/")
-            ]
-        except UnicodeDecodeError as error:
-            raise MalformedError("the path is not UTF-8") from error
-        _refuse_controls(segments)
+    try:
+        segments = [
+            unquote_to_bytes(segment).decode("utf-8") if "%" in segment else segment for segment in path[1:].split("/")
+        ]
+    except UnicodeDecodeError as error:
+        raise MalformedError("the path is not UTF-8") from error
+    _refuse_controls(segments)
+    return segments
+
+
+def _split_raw(path: str) -> tuple[str, ...]:
+    segments = check_path(path)
     _refuse_dots(segments)
     return tuple(segments)
 
@@ -297,9 +307,14 @@ def _refuse_controls(segments: list[str]) -> None:
         raise MalformedError("the path holds a control character")
 
 
-def _check_query(query: str) -> None:
+def check_query(query: str) -> None:
+    """Raise `MalformedError` for a query that cannot be read."""
     if not _is_raw(query):
         raise MalformedError("the query holds a character that has to be percent-encoded, or a % without two digits")
+
+
+def _check_query(query: str) -> None:
+    check_query(query)
     if query.count("&") >= MAX_QUERY_FIELDS:
         raise MalformedError(f"the query has more than {MAX_QUERY_FIELDS} fields")
 

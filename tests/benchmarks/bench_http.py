@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script it w
 
 from compysition import Actor, Director, Event
 from compysition.actors import WSGI, BasicAuth, Transformer
-from compysition.http.pywsgi import EmbeddedServer
+from compysition.http.embedded import make_server
 from tests.benchmarks import http_load, measure, xml_sample
 from tests.benchmarks.measure import Case, Figures, Side, Target
 
@@ -177,7 +177,7 @@ def serve(side: str, flow: str, port: int) -> int:
         pywsgi.WSGIServer((HOST, port), hello, log=None, handler_class=NoDelayHandler).serve_forever()
     if side == "bare":
         application: Any = hello if flow == "hello" else xml_function()
-        EmbeddedServer(application, HOST, port).start()
+        make_server(application, HOST, port).start()
         Flag().wait()
     director = Director()
     wsgi = director.register_actor(WSGI, "wsgi", run_server=True, address=HOST, port=port)

@@ -1848,22 +1848,38 @@ def test_two_services_in_one_process_do_not_touch_each_other(services: Callable[
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "localhost"])
-def test_an_address_that_is_not_loopback_is_warned_of(
-    service: Service, records: pytest.LogCaptureFixture, address: str
-) -> None:
+def test_the_line_about_a_door_can_be_called(service: Service, records: pytest.LogCaptureFixture, address: str) -> None:
     wsgi = service.door(address=address)
     step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
     service.director.connect_queue(wsgi, step)
     service.director.connect_queue(step, wsgi)
     service.start()
 
-    warnings = [r.getMessage() for r in records.records if r.levelno == logging.WARNING]
-    assert ["0.0.0.0" in warning for warning in warnings] == ([True] if address == "0.0.0.0" else [])
+    assert [r.getMessage() for r in records.records if r.levelno == logging.WARNING] == []
     (door,) = service.director.doors()
     host = "localhost" if address == "localhost" else "127.0.0.1"
     assert f"http://{host}:{wsgi.port}/" in door
     assert "curl" in door
     service.check()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
+def test_without_the_extra_only_loopback_is_served(
+    service: Service, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("compysition.http.embedded.find_spec", lambda name: None)
+    wsgi = service.door(address=address)
+    step = service.director.register_actor(Step, "step", lambda actor, event: actor.send_event(event))
+    service.director.connect_queue(wsgi, step)
+    service.director.connect_queue(step, wsgi)
+
+    if address == "0.0.0.0":
+        with pytest.raises(StartError, match=r"'0\.0\.0\.0', which others can reach, needs the extra 'http'"):
+            service.start()
+    else:
+        service.start()
+        assert exchange(wsgi.port, order("1")).status == 200
+        service.check()
 
 
 def test_one_connection_serves_many_requests_good_and_bad(service: Service) -> None:
