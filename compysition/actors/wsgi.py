@@ -32,6 +32,7 @@ from compysition.http.embedded import make_server
 from compysition.http.event import HttpEvent
 from compysition.http.exchange import answer_of, find_route
 from compysition.http.hangups import HangUps
+from compysition.http.health import PATHS, Crowd, health_answer
 from compysition.http.proxies import RFC_7239, X_FORWARDED, Proxies
 from compysition.http.request import Request
 from compysition.http.response import Answer, problem
@@ -81,6 +82,8 @@ class WSGI(Actor):
         max_pending: Requests that may wait for their answer at once; further ones are answered 503.
         max_body_bytes: Larger bodies are answered 413.
         no_answer_status: The answer when all events of a request have ended without one.
+        health: Whether to answer ``/-/live`` (200) and ``/-/ready`` (503 while starting, draining or crowded: 90 % of
+            `max_pending` for a second), with one word. A few connections are kept free for them.
         routes: Patterns and the outboxes that they lead to, such as ``{"/orders/{id:int}": "orders", "POST /orders":
             "create"}``; short for calls of `route`.
         header_timeout_s: Seconds for a request's head from its first byte to its end, and for the first byte on a new
@@ -116,6 +119,7 @@ class WSGI(Actor):
         max_pending: Annotated[int, whole(1)] = 1000,
         max_body_bytes: Annotated[int, whole(1)] = MAX_BODY_BYTES,
         no_answer_status: Annotated[int, whole(200, 599)] = 204,
+        health: Annotated[bool, FLAG] = False,
         routes: Mapping[str, str] | None = None,
         header_timeout_s: Annotated[float, above(0, "seconds")] = 10.0,
         keepalive_s: Annotated[float, above(0, "seconds")] = 5.0,
@@ -133,6 +137,7 @@ class WSGI(Actor):
         self.max_pending = max_pending
         self.max_body_bytes = max_body_bytes
         self.no_answer_status = no_answer_status
+        self.health = health
         self.run_server = self.serves_by_default if run_server is None else run_server
         self.probe_half_close = probe_half_close
         self._limits = WireLimits(
@@ -151,6 +156,7 @@ class WSGI(Actor):
         self._close_s = CLOSE_S
         self._server: EmbeddedServer | None = None
         self._open: set[HttpTicket] = set()
+        self._crowd = Crowd(max_pending)
         self._is_closed = True
         self._get_ident: Callable[[], int] = get_ident
         self._thread = 0
@@ -210,7 +216,9 @@ class WSGI(Actor):
         self._hangups = HangUps(self._hosted.clock, probes=self.probe_half_close)
         if self.run_server:
             # A restart of the actor comes back on the port that its clients know.
-            self._server = make_server(self, self.address, self._bound_port or self._port, self._limits)
+            port = self._bound_port or self._port
+            spare_paths = PATHS if self.health else ()
+            self._server = make_server(self, self.address, port, self._limits, spare_paths=spare_paths)
             self._server.start()
             self._bound_port = self._server.port
 
@@ -246,6 +254,12 @@ class WSGI(Actor):
         self._bound_port = None
         if self._server is not None:
             self._server.stop_accepting()
+
+    def _trouble(self) -> str | None:
+        """Why no requests should be sent here, in a word."""
+        if self._is_closed:
+            return "draining" if self._host is not None and self._host.is_stopping else "starting"
+        return "crowded" if self._crowd.lasts(self._hosted.clock.monotonic()) else None
 
     def _is_answering(self) -> bool:
         return bool(self._open)
@@ -304,6 +318,10 @@ class WSGI(Actor):
     def _answer(self, environ: WSGIEnvironment) -> Answer:
         method: str = environ["REQUEST_METHOD"]
         accept: str | None = environ.get("HTTP_ACCEPT")
+        if self.health:
+            path = environ.get("PATH_INFO", "")
+            if path in PATHS:
+                return health_answer(path, method, self._trouble())
         if self._is_closed:
             return unavailable(RETRY_DRAINING_S, method, accept)
         if self._get_ident() != self._thread:
@@ -336,6 +354,8 @@ class WSGI(Actor):
         ticket = HttpTicket(host.clock, host.deadlines, timeout_s, get_hub().loop)
         ticket.door = self
         self._open.add(ticket)
+        if len(self._open) >= self._crowd.size:
+            self._crowd.grew(host.clock.monotonic())
         peer = environ.get(PEER)
         if peer is not None:
             self._hangups.watch(ticket, peer)
@@ -343,6 +363,8 @@ class WSGI(Actor):
             return self._ask(ticket, route, request, environ, timeout_s)
         finally:
             self._open.discard(ticket)
+            if len(self._open) < self._crowd.size:
+                self._crowd.since = None
             if peer is not None:
                 self._hangups.unwatch(ticket)
             # Only if this greenlet was killed, or something broke, is it still open: what comes then is for nobody.

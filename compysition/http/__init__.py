@@ -8,6 +8,6 @@ it within limits, decoding it by its type), `accept` and `routes` (types, and wh
 
 Then two branches that do not know each other. `receiver`, `server`, `wire`, `gunicorn`, `gate`, `message`,
 `connection` and `strict` are the embedded server, which takes any WSGI application; `pywsgi_handler` and `pywsgi` are
-its fallback, and `embedded` chooses. `event`, `tickets`, `hangups` and `exchange` join requests to events. The door,
-`compysition.actors.wsgi`, brings the branches together.
+its fallback, and `embedded` chooses. `event`, `tickets`, `hangups`, `health`, `exchange` join requests to events. The
+door, `compysition.actors.wsgi`, brings the branches together.
 """

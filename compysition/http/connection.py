@@ -7,7 +7,7 @@ Read next: `embedded`.
 
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -21,6 +21,9 @@ from compysition.http.message import Answer, Body, Service
 from compysition.http.response import problem
 from compysition.http.wire import LongHeadError, SlowHeadError, SlowReaderError, Wire
 
+#: When a client comes again that was one too many, in seconds.
+RETRY_S: Final = 1
+
 _LOGGER: Final = logging.getLogger("compysition.http")
 # Characters of a path that a log line shows.
 _LOGGED: Final = 2048
@@ -33,9 +36,18 @@ class Connection:
         sock: Just accepted.
         client: Its address as the application is to know it, and its port; empty for a Unix socket.
         service: What it shares with others.
+        may_serve: Whether a path may be asked for although there are too many connections; None = there are not.
     """
 
-    def __init__(self, sock: socket.socket, client: tuple[str, int] | None, service: Service) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        client: tuple[str, int] | None,
+        service: Service,
+        *,
+        may_serve: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._may_serve = may_serve
         self._wire = Wire(sock, service.connections, service.wheel, service.limits)
         self._service = service
         self._client = client
@@ -89,6 +101,8 @@ class Connection:
         """Answer one request. Returns whether the connection goes on."""
         wire, service = self._wire, self._service
         verdict = examine(head)
+        if self._may_serve is not None and not self._may_serve(head.path):
+            raise RefusedError(503, "there are too many connections")
         answer = Answer(service, wire, head, body, keeps=verdict.keeps)
         wire.begin_body()
         wire.takes_interim = head.version >= (1, 1)
@@ -169,7 +183,7 @@ class Connection:
     def _refuse(self, status: int, reason: str) -> None:
         """Answer a request that never became one, and close."""
         _LOGGER.info("refused a request from %s with %d: %s", self._name, status, reason)
-        line, fields, content = problem(status, reason)
+        line, fields, content = problem(status, reason, retry_after_s=RETRY_S if status == 503 else None)
         head = "".join([f"{name}: {value}\r\n" for name, value in fields])
         date = self._service.date()
         self._wire.write(

@@ -5,6 +5,7 @@ Must not know events or actors. Read next: `compysition.actors.wsgi`.
 """
 
 import ipaddress
+from collections.abc import Collection
 from importlib.util import find_spec
 from wsgiref.types import WSGIApplication
 
@@ -14,9 +15,14 @@ from compysition.http.wire import WireLimits
 
 
 def make_server(
-    application: WSGIApplication, address: str, port: int, limits: WireLimits | None = None
+    application: WSGIApplication,
+    address: str,
+    port: int,
+    limits: WireLimits | None = None,
+    *,
+    spare_paths: Collection[str] = (),
 ) -> EmbeddedServer:
-    """A server for `application`, not started yet. Only the strict one knows `limits`.
+    """A server for `application`, not started yet. Only the strict one knows `limits` and `spare_paths`.
 
     Raises:
         MissingExtraError: The address is not loopback, and only pywsgi's lenient parser is there.
@@ -24,7 +30,7 @@ def make_server(
     if find_spec("gunicorn") is not None:
         from compysition.http.strict import StrictServer  # here, as its parser takes 100 ms and belongs to an extra
 
-        return StrictServer(application, address, port, limits=limits)
+        return StrictServer(application, address, port, limits=limits, spare_paths=spare_paths)
     if not is_loopback(address):
         raise MissingExtraError(f"serving on {address!r}, which others can reach,", "http")
     from compysition.http.pywsgi import PywsgiServer  # here, so that only one of the two is imported

@@ -4,7 +4,9 @@
 Must not know events or actors; it takes any WSGI application. Read next: `embedded`.
 """
 
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
 from gevent import socket
@@ -19,6 +21,22 @@ from compysition.http.receiver import Connections
 from compysition.http.server import BACKLOG, MAX_CONNECTIONS, EmbeddedServer, Listener
 from compysition.http.wire import WireLimits
 
+#: Connections beyond the most that are served, for `spare_paths`.
+SPARE_CONNECTIONS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """Connections that are kept free.
+
+    Attributes:
+        behind: As many are served with anything.
+        paths: What those beyond may ask for.
+    """
+
+    behind: int
+    paths: frozenset[str] = frozenset()
+
 
 class StrictServer(EmbeddedServer):
     """`EmbeddedServer` that refuses what may be read in two ways, and has a time for everything.
@@ -30,6 +48,8 @@ class StrictServer(EmbeddedServer):
         max_connections: How many are served at once.
         backlog: How many may wait for that.
         limits: What its clients may take.
+        spare_paths: Paths for which `SPARE_CONNECTIONS` more than `max_connections` are kept: on those nothing else is
+            served.
     """
 
     def __init__(
@@ -41,8 +61,11 @@ class StrictServer(EmbeddedServer):
         max_connections: int = MAX_CONNECTIONS,
         backlog: int = BACKLOG,
         limits: WireLimits | None = None,
+        spare_paths: Collection[str] = (),
     ) -> None:
-        super().__init__(application, address, port, max_connections=max_connections, backlog=backlog)
+        self._spare = Spare(max_connections, frozenset(spare_paths))
+        size = max_connections + (SPARE_CONNECTIONS if spare_paths else 0)
+        super().__init__(application, address, port, max_connections=size, backlog=backlog)
         self.limits = limits or WireLimits()
         self._wheel: DeadlineWheel | None = None
 
@@ -51,7 +74,7 @@ class StrictServer(EmbeddedServer):
         port = listener.getsockname()[1]
         shared = Connections()
         service = Service(self.application, base_environ(self.address, port), shared, self._wheel, self.limits)
-        return _Listener(listener, greenlets, port, service)
+        return _Listener(listener, greenlets, port, service, self._spare)
 
     def _closed(self) -> None:
         if self._wheel is not None:
@@ -61,15 +84,25 @@ class StrictServer(EmbeddedServer):
 class _Listener(StreamServer):
     """Has each accepted connection served by a `Connection`."""
 
-    def __init__(self, listener: socket.socket, greenlets: Pool, port: int, service: Service) -> None:
+    def __init__(self, listener: socket.socket, greenlets: Pool, port: int, service: Service, spare: Spare) -> None:
         self.shared = service.connections
         self.greenlets = greenlets
         self.port = port
         self._service = service
+        self._spare = spare
         super().__init__(listener, spawn=greenlets)
 
     def handle(self, sock: socket.socket, address: Any) -> None:
         """Serve one connection, in its greenlet."""
-        if self.greenlets.full():
+        is_spare = False
+        if len(self.greenlets) >= self._spare.behind:
             self.shared.end_longest_idle()
-        Connection(sock, (address[0], address[1]), self._service).run()
+            is_spare = self._is_over()
+        Connection(sock, (address[0], address[1]), self._service, may_serve=self._may_serve if is_spare else None).run()
+
+    def _is_over(self) -> bool:
+        return len(self.greenlets) > self._spare.behind
+
+    def _may_serve(self, path: str) -> bool:
+        # Those that it was too many for may be gone by the time its request is there.
+        return path in self._spare.paths or not self._is_over()

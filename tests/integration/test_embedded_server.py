@@ -699,6 +699,29 @@ def test_when_all_places_are_taken_the_longest_idle_makes_room(service: Service)
     assert server.open_connections <= 2
 
 
+@pytest.mark.parametrize("server_class", [StrictServer], indirect=True)
+def test_beyond_the_last_place_a_few_are_kept_for_some_paths(service: Service) -> None:
+    held = Held()
+    service.handlers["held"] = held
+    server = service.serve(max_connections=2, spare_paths=["/spare"])
+    for _ in range(2):
+        service.connect().send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
+    wait_until(lambda: held.waiting == 2)
+
+    assert service.connect().send(b"GET /spare HTTP/1.1\r\nHost: a\r\n\r\n").answer().status == 200
+    refused = service.connect().send(GET)
+    answer = refused.answer()
+    assert (answer.status, answer.headers["connection"], answer.headers["retry-after"]) == (503, "close", "1")
+    assert refused.is_closed()
+
+    held.released.set()
+    for client in service.clients[:2]:
+        assert client.answer().status == 200
+        client.close()
+    wait_until(lambda: server.open_connections < 2)
+    assert service.connect().send(GET).answer().status == 200
+
+
 # ---- stopping -------------------------------------------------------------------------------------------------------
 
 
