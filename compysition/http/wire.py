@@ -239,6 +239,8 @@ class Wire:
     def expire(self) -> None:
         """The time of what this connection waits for is over. Runs in the hub."""
         self.is_late = True
+        # From here on the socket looks as if the client had ended its sending side.
+        self.takes_interim = False
         self._shut(socket.SHUT_RD)
 
     def end(self) -> None:

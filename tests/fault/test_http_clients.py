@@ -212,6 +212,22 @@ def test_a_body_has_no_more_time_than_its_request(circle: Callable[..., Circle])
         assert received(client).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_client_whose_time_is_over_is_not_taken_for_one_that_has_gone(
+    circle: Callable[..., Circle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compysition.http.hangups.LOOK_S", 0.0)
+    served = circle()
+    with served.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        wait_until(lambda: served.door.pending == 1)
+        ((peer, _),) = served.door._hangups._watched.values()
+
+        peer.expire()  # type: ignore[attr-defined]  # what the wheel calls
+        served.door._hangups._look()
+
+        assert received(client).startswith(b"HTTP/1.1 408 ")
+
+
 def trickle(client: socket.socket, data: bytes) -> None:
     try:
         for number in range(len(data)):
