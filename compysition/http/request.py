@@ -81,7 +81,8 @@ class Request:
     _fields: tuple[tuple[str, str], ...] = ()
     #: Which headers of proxies are shown: of one family or of none, see `Proxies`.
     _family: str | None = None
-    params: Mapping[str, Any] = _NO_PARAMS
+    # A factory, as Python 3.11 takes a mappingproxy, which it cannot hash, for mutable.
+    params: Mapping[str, Any] = field(default_factory=lambda: _NO_PARAMS)
     _headers: FrozenHeaders | None = field(default=None, init=False)
     _query: MultiDict | None = field(default=None, init=False)
     _cookies: Mapping[str, str] | None = field(default=None, init=False)
