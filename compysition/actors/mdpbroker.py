@@ -145,6 +145,9 @@ class MDPBroker(Actor):
     def _on_notice(self, notice: Notice) -> None:
         self.logger.info("peer %s: %s", notice.key[1].hex(), notice.text)
 
+    def _listens_on(self) -> tuple[str, ...]:
+        return (f"tcp://{self.address}:{self._port}",)
+
     def _door(self) -> str | None:
         return None if self._driver is None else f"{self.name}: {self.endpoint} (MajorDomo 0.1 and 0.2)"
 

@@ -78,6 +78,7 @@ class MDPWorker(Actor):
     """
 
     answers = True
+    _is_door = True
 
     @checked
     def __init__(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compysition import Actor, Director
-from compysition.actors import STDOUT, FlowController, Null, TestEvent, WSGIServer
+from compysition.actors import STDOUT, FlowController, MDPBroker, MDPClient, MDPWorker, Null, TestEvent, WSGIServer
 from compysition.errors import ConfigurationError
 from compysition.flow.values import Flow, FlowActor, FlowConnection, circles_of, find_way
 from compysition.logs import LogBridge
@@ -80,6 +80,18 @@ def test_actors_say_what_they_are() -> None:
     assert (mounted.is_door, mounted.listens) == (True, ())
     assert (null.is_end, null.ends_flow, null.is_posted_to, null.is_door) == (True, True, True, False)
     assert (logs.is_log_actor, logs.is_posted_to, errors.is_error_actor) == (True, False, True)
+
+
+def test_a_broker_says_where_it_listens_and_a_worker_is_a_door() -> None:
+    pytest.importorskip("zmq")
+    director = Director()
+    director.register_actor(MDPBroker, "broker")
+    director.register_actor(MDPWorker, "worker", "service", brokers=["tcp://127.0.0.1:5555"])
+    director.register_actor(MDPClient, "client", brokers=["tcp://127.0.0.1:5555"])
+    broker, worker, client = director.flow().actors
+    assert (broker.listens, broker.is_door) == (("tcp://127.0.0.1:5555",), False)
+    assert (worker.is_door, worker.is_cut) == (True, True)
+    assert (client.is_door, client.is_cut) == (False, True)
 
 
 def test_the_flow_and_its_picture_are_the_same_before_the_start_and_later() -> None:
