@@ -52,7 +52,9 @@ class Timer(Actor):
     >>> from compysition import Director
     >>> from compysition.actors import STDOUT, Timer
     >>> director = Director()
-    >>> timer = director.register_actor(Timer, "timer", 0.01, factory=iter("abc").__next__, max_events=3)
+    >>> timer = director.register_actor(
+    ...     Timer, "timer", 0.01, factory=iter("abc").__next__, missed="catch_up", max_events=3
+    ... )
     >>> out = director.register_actor(STDOUT, "out", prefix="tick ")
     >>> director.connect_queue(timer, out)
     >>> director.start(until_idle=True).ok
