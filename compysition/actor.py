@@ -183,6 +183,9 @@ class Actor:
     def _on_flow_drained(self) -> None:
         """During a stop: everything has drained but the actors that answer. Must not wait."""
 
+    def _reopen(self) -> None:
+        """Open files anew, soon: they were moved away. Called in a signal handler; must not wait."""
+
     def _is_answering(self) -> bool:
         """For actors that answer: whether a request is still open."""
         return False

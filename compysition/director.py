@@ -285,7 +285,19 @@ class Director(Configured, Runtime):
             signals.remove()
 
     def _signals(self) -> Signals:
-        return Signals(on_stop=self.request_stop, report=self._report_so_far, stacks=self.stacks)
+        actors = [member.actor for member in self._wiring.members.values()]
+        reopened = [actor for actor in actors if type(actor)._reopen is not Actor._reopen]
+
+        def reopen() -> None:
+            for actor in reopened:
+                actor._reopen()
+
+        return Signals(
+            on_stop=self.request_stop,
+            report=self._report_so_far,
+            stacks=self.stacks,
+            on_reopen=reopen if reopened else None,
+        )
 
     @property
     def last_report(self) -> StopReport | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compysition.actors.eventjoin import EventJoin
     from compysition.actors.eventlogger import EventLogger
     from compysition.actors.eventrouter import EventFilter, EventRouter
+    from compysition.actors.filelogger import FileLogger
     from compysition.actors.flowcontroller import FlowController
     from compysition.actors.mdpbroker import MDPBroker
     from compysition.actors.mdpclient import MDPClient
@@ -37,6 +38,7 @@ _ACTORS: dict[str, tuple[str, str | None]] = {
     "EventJoin": ("eventjoin", None),
     "EventLogger": ("eventlogger", None),
     "EventRouter": ("eventrouter", None),
+    "FileLogger": ("filelogger", None),
     "FlowController": ("flowcontroller", None),
     "MDPBroker": ("mdpbroker", "zmq"),
     "MDPClient": ("mdpclient", "zmq"),
@@ -78,6 +80,7 @@ __all__ = [
     "EventJoin",
     "EventLogger",
     "EventRouter",
+    "FileLogger",
     "FlowController",
     "MDPBroker",
     "MDPClient",

@@ -40,8 +40,8 @@ MODULES: Final = {
 WITH_EXAMPLES: Final = [name for name, path in MODULES.items() if has_examples(path)]
 #: Actors that need nothing around them but a Director show how they are used.
 SHOWN: Final = [
-    *("data", "eventattributemodifier", "eventjoin", "eventlogger", "eventrouter", "flowcontroller"),
-    *("source", "stdout", "timer"),
+    *("data", "eventattributemodifier", "eventjoin", "eventlogger", "eventrouter", "filelogger"),
+    *("flowcontroller", "source", "stdout", "timer"),
 ]
 
 

@@ -41,6 +41,7 @@ BESIDE: dict[str, tuple[int, int]] = {
     "xml": (0, 7),
     "xslt_scope": (0, 7),
     "credentials": (0, 7),
+    "logfile": (-1, 7),
 }
 #: Layers whose modules, though below, are not to be imported.
 FORBIDDEN_LAYERS: dict[str, frozenset[int]] = {
