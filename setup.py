@@ -66,6 +66,8 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["compysition", "compysition.*"]),
+    # Beside the package: pytest imports it in every project of the environment, and it must not bring gevent along.
+    py_modules=["pytest_compysition"],
     package_data={"compysition": ["py.typed"]},
     include_package_data=False,  # the sdist carries more than a wheel should
     zip_safe=False,
@@ -79,5 +81,8 @@ setup(
         "test": TEST,
         "dev": DEV,
     },
-    entry_points={"console_scripts": ["compysition = compysition.cli:main"]},
+    entry_points={
+        "console_scripts": ["compysition = compysition.cli:main"],
+        "pytest11": ["compysition = pytest_compysition"],
+    },
 )

@@ -6,7 +6,7 @@ Nothing of the runtime is imitated: queues, handlers, errors, retries and restar
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import gevent
 
@@ -24,6 +24,7 @@ from compysition.testing.running import describe, running, stop
 from compysition.testing.waiting import PATIENCE_S, patience, settle
 
 ActorT = TypeVar("ActorT", bound=Actor)
+EventT = TypeVar("EventT", bound=Event)
 
 
 class Kit(Generic[ActorT]):
@@ -56,7 +57,13 @@ class Kit(Generic[ActorT]):
 
     # ---- what goes in ---------------------------------------------------------------------------------------------
 
-    def send(self, event_or_data: Any = None, inbox: str | None = None, *, settles: bool = True) -> Event:
+    @overload
+    def send(self, event_or_data: EventT, inbox: str | None = None, *, settles: bool = True) -> EventT: ...
+
+    @overload
+    def send(self, event_or_data: object = None, inbox: str | None = None, *, settles: bool = True) -> Event: ...
+
+    def send(self, event_or_data: object = None, inbox: str | None = None, *, settles: bool = True) -> Event:
         """Put an event into the actor's inbox, and let everything happen that needs no time.
 
         Args:

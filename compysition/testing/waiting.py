@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gevent
 from gevent import get_hub, getcurrent
@@ -89,13 +90,17 @@ def all_stacks() -> str:
     lines: list[str] = []
     for candidate in gc.get_objects():
         if isinstance(candidate, greenlet) and not candidate.dead and candidate is not getcurrent():
-            # Not started yet, it has none.
-            frame = candidate.gr_frame
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (no frame)\n"
-            lines += [repr(candidate), *stack.splitlines()]
+            lines += describe_greenlet(candidate).splitlines()
     if len(lines) > MAX_STACK_LINES:
         lines[MAX_STACK_LINES:] = [f"… {len(lines) - MAX_STACK_LINES} more lines"]
     return "\n".join(lines)
+
+
+def describe_greenlet(candidate: Any) -> str:
+    """A greenlet, and its stack below it."""
+    # Not started yet, it has none.
+    frame = candidate.gr_frame
+    return f"{candidate!r}\n" + ("".join(traceback.format_stack(frame)) if frame is not None else "  (no frame)\n")
 
 
 def describe(condition: Callable[[], object]) -> str:

@@ -27,6 +27,7 @@ from compysition.errors import (
     UnavailableError,
 )
 from compysition.http.request import Request
+from compysition.testing import Watch
 
 pytestmark = [pytest.mark.patched, pytest.mark.unpatched]
 
@@ -374,7 +375,9 @@ def test_the_same_credentials_are_hashed_once_however_many_ask(director: Directo
     assert slow.asked == [b"secret"]
 
 
-def test_a_flight_that_finds_no_is_no_for_all_who_wait_for_it(director: Director, htpasswd: Path, slow: Slow) -> None:
+def test_a_flight_that_finds_no_is_no_for_all_who_wait_for_it(
+    director: Director, htpasswd: Path, slow: Slow, compysition_watch: Watch
+) -> None:
     actor = director.register_actor(BasicAuth, "auth", htpasswd=htpasswd)
     director.start(block=False)
     asking = [Pool().spawn(director.ask, "auth", event("ann:wrong")) for _ in range(5)]
@@ -386,10 +389,11 @@ def test_a_flight_that_finds_no_is_no_for_all_who_wait_for_it(director: Director
             one.get(timeout=LIMIT_S)
 
     assert slow.asked == [b"wrong"]
+    compysition_watch.take(UnauthorizedError)
 
 
 def test_beyond_64_that_wait_everybody_unknown_is_answered_503_and_the_known_pass(
-    director: Director, htpasswd: Path, slow: Slow
+    director: Director, htpasswd: Path, slow: Slow, compysition_watch: Watch
 ) -> None:
     actor = director.register_actor(BasicAuth, "auth", htpasswd=htpasswd)
     assert actor._credentials is not None
@@ -409,6 +413,7 @@ def test_beyond_64_that_wait_everybody_unknown_is_answered_503_and_the_known_pas
     assert director.ask("auth", event()).get("user") == "ann"
     assert actor._n_waiting == 0
     assert actor._flights == {}
+    compysition_watch.take(UnauthorizedError)
 
 
 def test_nobody_waits_longer_for_a_hash_than_the_request_has_time(
@@ -425,7 +430,7 @@ def test_nobody_waits_longer_for_a_hash_than_the_request_has_time(
 
 
 def test_who_waited_for_somebody_who_gave_up_gets_an_answer_all_the_same(
-    director: Director, htpasswd: Path, slow: Slow
+    director: Director, htpasswd: Path, slow: Slow, compysition_watch: Watch
 ) -> None:
     actor = director.register_actor(BasicAuth, "auth", htpasswd=htpasswd)
     director.start(block=False)
@@ -440,10 +445,11 @@ def test_who_waited_for_somebody_who_gave_up_gets_an_answer_all_the_same(
     slow.release()
 
     assert follower.get(timeout=LIMIT_S).get("user") == "ann"
+    compysition_watch.take(DeadlineError)
 
 
 def test_an_error_while_hashing_fails_all_who_wait_and_nobody_passes(
-    director: Director, htpasswd: Path, monkeypatch: pytest.MonkeyPatch
+    director: Director, htpasswd: Path, monkeypatch: pytest.MonkeyPatch, compysition_watch: Watch
 ) -> None:
     def checkpw(password: bytes, stored: bytes) -> bool:
         raise MemoryError
@@ -458,6 +464,7 @@ def test_an_error_while_hashing_fails_all_who_wait_and_nobody_passes(
             one.get(timeout=LIMIT_S)
 
     assert (actor._n_waiting, actor._flights) == (0, {})
+    compysition_watch.take(MemoryError)
 
 
 def test_a_stop_ends_the_threads(director: Director, htpasswd: Path) -> None:

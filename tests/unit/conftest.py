@@ -1,31 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What unit tests share: nobody's error goes unseen, and a kernel that is looked at when the test is over."""
+"""What unit tests share: a kernel that is looked at when the test is over."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from gevent import get_hub
 
-from compysition.testing import VirtualClock
+from compysition.testing import VirtualClock, Watch
 from tests.unit.kernel import Flow, Kernel
 
 
-@pytest.fixture(autouse=True)
-def unobserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
+@pytest.fixture
+def unobserved(compysition_watch: Watch) -> list[BaseException]:
     """Errors that nobody saw but the hub. A test that wants some takes them out of this list."""
-    hub = get_hub()
-    report = hub.handle_error
-    seen: list[BaseException] = []
-
-    def handle_error(context: object, kind: Any, value: Any, trace: Any) -> None:
-        if not issubclass(kind, hub.NOT_ERROR):
-            seen.append(value if isinstance(value, BaseException) else kind(value))
-        report(context, kind, value, trace)
-
-    monkeypatch.setattr(hub, "handle_error", handle_error)
-    yield seen
-    assert not seen
+    return compysition_watch.errors
 
 
 @pytest.fixture

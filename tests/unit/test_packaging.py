@@ -35,7 +35,7 @@ def run_python(*arguments: str, cwd: Path = ROOT) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """A wheel of this checkout, built from a copy so that nothing is left behind in the checkout."""
     copy = tmp_path_factory.mktemp("build")
-    for name in "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE":
+    for name in "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "pytest_compysition.py":
         shutil.copy(ROOT / name, copy)
     for name in "compysition", "tests", "examples":
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,7 +65,7 @@ def requirements(metadata: Message, extra: str | None) -> set[str]:
 def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert shipped == modules | {"compysition/py.typed"}
+    assert shipped == modules | {"compysition/py.typed", "pytest_compysition.py"}
 
 
 def test_every_directory_with_code_is_a_package() -> None:
@@ -117,6 +117,11 @@ def test_licence_and_python_are_declared(metadata: Message, wheel: zipfile.ZipFi
 def test_command_is_installed(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
     assert "compysition = compysition.cli:main" in wheel.read(name).decode().splitlines()
+
+
+def test_the_fixtures_for_pytest_are_found_by_pytest(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+    assert "[pytest11]\ncompysition = pytest_compysition\n" in wheel.read(name).decode()
 
 
 def test_pyproject_holds_no_metadata() -> None:

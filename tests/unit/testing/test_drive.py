@@ -201,7 +201,7 @@ def test_what_cannot_be_registered_or_started_says_so() -> None:
         def pre_hook(self) -> None:
             raise OSError("no such device")
 
-    with pytest.raises(RegistrationError, match="raised TypeError"), drive(Shout, "shout", 1, 2, 3):
+    with pytest.raises(RegistrationError, match="cannot be registered"), drive(Shout, "shout", 1, 2, 3):
         pass
     with pytest.raises(StartError, match="no such device"), drive(Broken):
         pass
