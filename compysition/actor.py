@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from compysition.cell import Cell
 from compysition.deadlines import DeadlineWheel
@@ -22,6 +22,8 @@ from compysition.parking import Parking, wait_until
 from compysition.queue import Queue
 from compysition.readiness import PAUSED, RESTARTING, Host
 from compysition.restartlet import RestartableGreenlet, RestartPool
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,7 @@ class Actor:
         """True until the Director stops or this actor restarts: ``while self.loop(): …`` in a background greenlet."""
         return not (self._hosted.is_stopping or self._wired.shut & RESTARTING)
 
-    def offload(self, function: Callable[..., Any], *args: Any, timeout_s: float | None = None) -> Any:
+    def offload(self, function: Callable[..., ResultT], *args: Any, timeout_s: float | None = None) -> ResultT:
         """Run ``function(*args)``, which blocks its thread, on a bounded pool of threads, and wait for it.
 
         Waits cooperatively, also for a free thread; woken by the function's end, or after `timeout_s` seconds; a
@@ -290,7 +292,8 @@ class Actor:
             HandlerTimeoutError: `timeout_s` is over.
             Exception: whatever `function` raises.
         """
-        return self._hosted.offload(function, args, timeout_s)
+        result: ResultT = self._hosted.offload(function, args, timeout_s)
+        return result
 
     def pause(self) -> None:
         """Take nothing from the inboxes until `resume`; handlers that run go on."""

@@ -5,7 +5,9 @@ Must not know what the names mean. Read next: `headers`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Self, TypeVar, overload
+
+DefaultT = TypeVar("DefaultT")
 
 
 class MultiDict(Mapping[str, str]):
@@ -49,7 +51,16 @@ class MultiDict(Mapping[str, str]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._key(name) in self._index
 
-    def get(self, name: str, default: Any = None) -> Any:
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    @overload
+    def get(self, name: str, default: DefaultT) -> str | DefaultT: ...
+
+    def get(self, name: str, default: object = None) -> object:
         """The first value of `name`, or `default`."""
         # That of `Mapping` goes through a KeyError.
         values = self._index.get(self._key(name))

@@ -20,8 +20,8 @@ class Collector(Actor):
         origins: ``(origin, origin_queue)`` of each.
     """
 
-    def __init__(self, name: str, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
+    def __init__(self, name: str, *, blocking_consume: bool = False) -> None:
+        super().__init__(name, blocking_consume=blocking_consume)
         self.events: list[Event] = []
         self.data: list[Any] = []
         self.origins: list[tuple[str, str]] = []
@@ -42,8 +42,10 @@ class Handler(Actor):
         function: Given this actor, for its tools, and the event.
     """
 
-    def __init__(self, name: str, function: Callable[[Any, Event], object], **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
+    def __init__(
+        self, name: str, function: "Callable[[Handler, Event], object]", *, blocking_consume: bool = False
+    ) -> None:
+        super().__init__(name, blocking_consume=blocking_consume)
         self.function = function
 
     def consume(self, event: Event) -> None:
