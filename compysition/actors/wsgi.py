@@ -15,7 +15,7 @@ from gevent import Timeout, get_hub, monkey
 
 from compysition import lineage
 from compysition.actor import Actor
-from compysition.arguments import FLAG, above, checked, one_of, text_that, whole
+from compysition.arguments import FLAG, PATH, Check, above, checked, one_of, text_that, whole
 from compysition.errors import (
     ConfigurationError,
     DeadlineError,
@@ -53,6 +53,11 @@ from compysition.lineage import TicketState
 #: How long after its deadline an answered request stops waiting for room in further outboxes, in seconds: behind the
 #: tick of the deadlines, which ends the wait of those that are not answered.
 ANSWERED_S = 0.1
+#: What `tls` has to be.
+PAIR_OF_PATHS = Check(
+    "the paths of a certificate and its key, as a pair",
+    lambda value: isinstance(value, tuple) and len(value) == 2 and all(map(PATH.holds, value)),
+)
 #: After the stop connections get this long for the last bytes of their answers, in seconds.
 CLOSE_S = 1.0
 
@@ -82,6 +87,7 @@ class WSGI(Actor):
         max_pending: Requests that may wait for their answer at once; further ones are answered 503.
         max_body_bytes: Larger bodies are answered 413.
         no_answer_status: The answer when all events of a request have ended without one.
+        tls: Paths of a certificate and its key, both in PEM, for the embedded server; needs the extra ``http``.
         health: Whether to answer ``/-/live`` (200) and ``/-/ready`` (503 while starting, draining or crowded: 90 % of
             `max_pending` for a second), with one word. A few connections are kept free for them.
         routes: Patterns and the outboxes that they lead to, such as ``{"/orders/{id:int}": "orders", "POST /orders":
@@ -119,6 +125,7 @@ class WSGI(Actor):
         max_pending: Annotated[int, whole(1)] = 1000,
         max_body_bytes: Annotated[int, whole(1)] = MAX_BODY_BYTES,
         no_answer_status: Annotated[int, whole(200, 599)] = 204,
+        tls: Annotated[tuple[str, str] | None, PAIR_OF_PATHS] = None,
         health: Annotated[bool, FLAG] = False,
         routes: Mapping[str, str] | None = None,
         header_timeout_s: Annotated[float, above(0, "seconds")] = 10.0,
@@ -138,6 +145,7 @@ class WSGI(Actor):
         self.max_body_bytes = max_body_bytes
         self.no_answer_status = no_answer_status
         self.health = health
+        self._tls = tls
         self.run_server = self.serves_by_default if run_server is None else run_server
         self.probe_half_close = probe_half_close
         self._limits = WireLimits(
@@ -218,7 +226,7 @@ class WSGI(Actor):
             # A restart of the actor comes back on the port that its clients know.
             port = self._bound_port or self._port
             spare_paths = PATHS if self.health else ()
-            self._server = make_server(self, self.address, port, self._limits, spare_paths=spare_paths)
+            self._server = make_server(self, self.address, port, self._limits, tls=self._tls, spare_paths=spare_paths)
             self._server.start()
             self._bound_port = self._server.port
 

@@ -6,7 +6,7 @@ Reading path, each file only on those before it: `multidict` and `headers` (name
 it within limits, decoding it by its type), `accept` and `routes` (types, and where a request goes), `plainxml`,
 `content` and `response` (rendering an answer, problem details). None of them may know events, actors or servers.
 
-Then two branches that do not know each other. `receiver`, `server`, `wire`, `gunicorn`, `gate`, `message`,
+Then two branches that do not know each other. `receiver`, `server`, `tls`, `wire`, `gunicorn`, `gate`, `message`,
 `connection` and `strict` are the embedded server, which takes any WSGI application; `pywsgi_handler` and `pywsgi` are
 its fallback, and `embedded` chooses. `event`, `tickets`, `hangups`, `health`, `exchange` join requests to events. The
 door, `compysition.actors.wsgi`, brings the branches together.

@@ -48,18 +48,17 @@ class Connection:
         may_serve: Callable[[str], bool] | None = None,
     ) -> None:
         self._may_serve = may_serve
-        self._wire = Wire(sock, service.connections, service.wheel, service.limits)
+        self._wire = Wire(sock, service.connections, service.wheel, service.limits, tls=service.tls)
         self._service = service
         self._client = client
-        self._sock = sock
 
     def run(self) -> None:
         """Serve, and close the connection."""
         wire = self._wire
         try:
             if self._client is not None:
-                # Else an answer waits until the client has acknowledged the one before it: 40 ms.
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                wire.send_at_once()
+            wire.shake_hands()
             self._serve_all()
         except SlowReaderError:
             self._service.slow_readers += 1
@@ -81,7 +80,7 @@ class Connection:
         try:
             while True:
                 wire.begin_request()
-                head = read_head(wire)
+                head = read_head(wire, is_tls=wire.is_tls)
                 if head is None:
                     return
                 body = Body(head, wire)

@@ -20,17 +20,20 @@ def make_server(
     port: int,
     limits: WireLimits | None = None,
     *,
+    tls: tuple[str, str] | None = None,
     spare_paths: Collection[str] = (),
 ) -> EmbeddedServer:
     """A server for `application`, not started yet. Only the strict one knows `limits` and `spare_paths`.
 
     Raises:
-        MissingExtraError: The address is not loopback, and only pywsgi's lenient parser is there.
+        MissingExtraError: The address is not loopback or TLS is wanted, and only pywsgi's lenient parser is there.
     """
     if find_spec("gunicorn") is not None:
         from compysition.http.strict import StrictServer  # here, as its parser takes 100 ms and belongs to an extra
 
-        return StrictServer(application, address, port, limits=limits, spare_paths=spare_paths)
+        return StrictServer(application, address, port, limits=limits, tls=tls, spare_paths=spare_paths)
+    if tls is not None:
+        raise MissingExtraError("TLS", "http")
     if not is_loopback(address):
         raise MissingExtraError(f"serving on {address!r}, which others can reach,", "http")
     from compysition.http.pywsgi import PywsgiServer  # here, so that only one of the two is imported

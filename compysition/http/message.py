@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.types import WSGIApplication
 
 from compysition.clock import Clock
@@ -18,6 +18,9 @@ from compysition.http.gunicorn import BODY_ERRORS, ParsedHead
 from compysition.http.headers import is_token
 from compysition.http.receiver import LINGER_BYTES, LINGER_S, Connections, limit
 from compysition.http.wire import Wire, WireLimits
+
+if TYPE_CHECKING:
+    from gevent.ssl import SSLContext
 
 _LOGGER: Final = logging.getLogger("compysition.http")
 # Up to here copying a body to its head is cheaper than another system call.
@@ -40,6 +43,7 @@ class Service:
         connections: Which are idle, and whether each answer is to be the last of its connection.
         wheel: Where the deadlines of the connections lie.
         limits: What a client may take.
+        tls: What TLS is spoken with; None = none is.
         slow_readers: Connections that were reset because the client did not take its answer.
     """
 
@@ -48,6 +52,7 @@ class Service:
     connections: Connections
     wheel: DeadlineWheel
     limits: WireLimits
+    tls: "SSLContext | None" = None
     slow_readers: int = 0
     _date: str = ""
     _date_s: int = 0

@@ -60,6 +60,9 @@ class EmbeddedServer(ABC):
         backlog: How many may wait for that.
     """
 
+    #: Of its URL.
+    scheme: str = "http"
+
     def __init__(
         self,
         application: WSGIApplication,
@@ -85,7 +88,7 @@ class EmbeddedServer(ABC):
     def url(self) -> str:
         """Where a client on this machine reaches it, without a slash at the end."""
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"{self.scheme}://[{host}]:{self.port}" if ":" in host else f"{self.scheme}://{host}:{self.port}"
 
     @property
     def is_accepting(self) -> bool:
@@ -112,7 +115,11 @@ class EmbeddedServer(ABC):
         if self._server is not None and (self.is_accepting or self.open_connections):
             raise UsageError(f"the server on {self.url} runs already: close it first")
         listener = _listen(self.address, self._port, self._backlog)
-        self._server = self._serve_on(listener, Pool(self._max_connections))
+        try:
+            self._server = self._serve_on(listener, Pool(self._max_connections))
+        except BaseException:
+            listener.close()
+            raise
         self._server.start()
 
     def stop_accepting(self) -> None:

@@ -48,6 +48,7 @@ class StrictServer(EmbeddedServer):
         max_connections: How many are served at once.
         backlog: How many may wait for that.
         limits: What its clients may take.
+        tls: Paths of a certificate and its key, in PEM; None = no TLS.
         spare_paths: Paths for which `SPARE_CONNECTIONS` more than `max_connections` are kept: on those nothing else is
             served.
     """
@@ -61,19 +62,27 @@ class StrictServer(EmbeddedServer):
         max_connections: int = MAX_CONNECTIONS,
         backlog: int = BACKLOG,
         limits: WireLimits | None = None,
+        tls: tuple[str, str] | None = None,
         spare_paths: Collection[str] = (),
     ) -> None:
         self._spare = Spare(max_connections, frozenset(spare_paths))
         size = max_connections + (SPARE_CONNECTIONS if spare_paths else 0)
         super().__init__(application, address, port, max_connections=size, backlog=backlog)
         self.limits = limits or WireLimits()
+        self._tls = tls
+        self.scheme = "http" if tls is None else "https"
         self._wheel: DeadlineWheel | None = None
 
     def _serve_on(self, listener: socket.socket, greenlets: Pool) -> Listener:
         self._wheel = DeadlineWheel(Clock())
+        context = None
+        if self._tls is not None:
+            from compysition.http.tls import make_context  # here, as few need it
+
+            context = make_context(*self._tls)
         port = listener.getsockname()[1]
         shared = Connections()
-        service = Service(self.application, base_environ(self.address, port), shared, self._wheel, self.limits)
+        service = Service(self.application, base_environ(self.address, port), shared, self._wheel, self.limits, context)
         return _Listener(listener, greenlets, port, service, self._spare)
 
     def _closed(self) -> None:

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The socket of one connection, with a time for everything that its client may take time for.
 
-Bytes in, bytes out; a wait that takes too long ends the sending or the receiving side, so that nobody is thrown out of
-where it waits. No timer of its own: the deadlines of all connections lie in one wheel.
+Bytes in, bytes out. No timer of its own: the deadlines of all connections lie in one wheel.
 Must not know HTTP beyond "between two requests". Read next: `gunicorn`.
 """
 
 import enum
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent import socket
@@ -17,6 +16,9 @@ from gevent import socket
 from compysition.clock import Clock
 from compysition.deadlines import DeadlineWheel
 from compysition.http.receiver import LINGER_BYTES, LINGER_S, Connections, limit
+
+if TYPE_CHECKING:
+    from gevent.ssl import SSLContext
 
 #: Largest read of a head, and of a body whose size is known, in bytes.
 _HEAD_PIECE_BYTES: Final = 8 * 1024
@@ -64,6 +66,10 @@ class LongHeadError(Exception):
     """The head of a request has more bytes than any may have."""
 
 
+class _WokenError(Exception):
+    """There is nothing to wait for any more."""
+
+
 class SlowReaderError(TimeoutError):
     """The client did not take its answer."""
 
@@ -87,13 +93,22 @@ class Wire:
             "_buffer",
             "_connections",
         ),
-        *("_head_bytes", "_head_start", "_hub", "_is_new", "_limits", "_plain", "_socket", "_wheel"),
+        *("_head_bytes", "_head_start", "_hub", "_is_new", "_limits", "_plain", "_socket", "_tls", "_wheel"),
     )
 
-    def __init__(self, sock: socket.socket, connections: Connections, wheel: DeadlineWheel, limits: WireLimits) -> None:
-        self._socket: Any = sock
+    def __init__(
+        self,
+        sock: socket.socket,
+        connections: Connections,
+        wheel: DeadlineWheel,
+        limits: WireLimits,
+        *,
+        tls: "SSLContext | None" = None,
+    ) -> None:
+        self._tls = None if tls is None else _tls_socket(sock, tls)
+        self._socket: Any = sock if self._tls is None else self._tls.socket
         # gevent's own `recv` and `send` cannot be asked to not wait.
-        self._plain: Any = sock._sock  # type: ignore[attr-defined]
+        self._plain: Any = sock._sock if self._tls is None else self._tls  # type: ignore[attr-defined]
         self._connections = connections
         self._wheel = wheel
         self._limits = limits
@@ -113,6 +128,32 @@ class Wire:
         self.body_deadline: float | None = None
         self._head_start = self._body_start = 0.0
         self._head_bytes = self._body_bytes = 0
+
+    def send_at_once(self) -> None:
+        """Else an answer waits until the client has acknowledged the one before it: 40 ms."""
+        self._plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether what goes over it is encrypted."""
+        return self._tls is not None
+
+    def shake_hands(self) -> None:
+        """Begin TLS, if it is spoken here. Waits for the client, as long as for a head.
+
+        Raises:
+            OSError: It does not speak it, or took too long.
+        """
+        if self._tls is None:
+            return
+        bucket = self._wheel.add(self, Clock.monotonic() + self._limits.header_timeout_s)
+        try:
+            while (watcher := self._tls.shake_hands()) is not None:
+                self._hub.wait(watcher)
+        except _WokenError as error:
+            raise TimeoutError("it took too long to begin TLS") from error
+        finally:
+            self._wheel.discard(self, bucket)
 
     # ---- phases -----------------------------------------------------------------------------------------------------
 
@@ -225,12 +266,18 @@ class Wire:
             idle[self] = None
         bucket = self._wheel.add(self, self._deadline())
         try:
+            is_over = False
             while True:
-                self._hub.wait(self._socket._read_event)
                 try:
+                    self._hub.wait(self._socket._read_event)
+                except _WokenError:
+                    is_over = True
+                try:
+                    # What has come in the meantime still counts.
                     return self._plain.recv(size)  # type: ignore[no-any-return]
                 except BlockingIOError:
-                    continue
+                    if is_over:
+                        return b""
         finally:
             self._wheel.discard(self, bucket)
             if idle is not None:
@@ -239,18 +286,30 @@ class Wire:
     def expire(self) -> None:
         """The time of what this connection waits for is over. Runs in the hub."""
         self.is_late = True
-        # From here on the socket looks as if the client had ended its sending side.
+        # From here on a plain socket looks as if the client had ended its sending side.
         self.takes_interim = False
-        self._shut(socket.SHUT_RD)
+        self._wake()
 
     def end(self) -> None:
         """Let an idle connection see its end. A request that has come in the meantime is still read, and answered."""
         self._connections.idle.pop(self, None)
-        self._shut(socket.SHUT_RD)
+        self._wake()
 
-    def _shut(self, side: int) -> None:
+    def _wake(self) -> None:
+        """Let the wait for bytes end: what has come is still read, and nothing after it."""
+        if self._tls is not None:
+            # Ending a side of the connection below would break TLS on the other.
+            self._hub.cancel_wait(self._socket._read_event, _WokenError())
+            return
         try:
-            self._plain.shutdown(side)
+            self._plain.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # the client was faster
+
+    def shut(self) -> None:
+        """End both sides at once, in the middle of whatever is sent."""
+        try:
+            self._plain.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the client was faster
 
@@ -290,7 +349,10 @@ class Wire:
 
         Waits for its end, but reads at most 64 KiB for 1 s.
         """
+        if self._tls is not None:
+            self._tls.end()
         self._socket.shutdown(socket.SHUT_WR)
+        self._socket.settimeout(None)
         left = LINGER_BYTES
         with limit(LINGER_S):
             while left > 0 and (piece := self._socket.recv(left)):
@@ -298,6 +360,8 @@ class Wire:
 
     def close(self) -> None:
         """Close it; harmless if it is closed."""
+        if self._tls is not None:
+            self._tls.end()
         self._socket.close()
 
     def reset(self) -> None:
@@ -321,6 +385,12 @@ class Wire:
             self.is_gone = True
 
 
+def _tls_socket(sock: socket.socket, context: "SSLContext") -> Any:
+    from compysition.http.tls import TlsSocket  # here, as few need it, and not every Python has it
+
+    return TlsSocket(sock, context)
+
+
 class _Reader:
     """Ends both sides of a connection whose client does not read. In the wheel beside the wire itself."""
 
@@ -331,4 +401,4 @@ class _Reader:
 
     def expire(self) -> None:
         self._wire.is_late = True
-        self._wire._shut(socket.SHUT_RDWR)
+        self._wire.shut()
