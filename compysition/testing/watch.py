@@ -16,7 +16,7 @@ from gevent import Greenlet, monkey
 from gevent.hub import Hub
 
 from compysition.director import Director
-from compysition.dispatch import Consumer
+from compysition.dispatch import Consumer, Dispatcher
 from compysition.testing.running import assert_conserved, stop
 from compysition.testing.waiting import LOOK_S, PATIENCE_S, describe_greenlet, settle
 
@@ -51,6 +51,8 @@ class Watch:
         self._greenlets: weakref.WeakSet[Any] = weakref.WeakSet()
         self._allowed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._directors: list[Director] = []
+        #: Dispatchers that began to run meanwhile.
+        self._bound: list[Dispatcher] = []
         self._undo: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
@@ -85,6 +87,7 @@ class Watch:
     def begin(self) -> None:
         """Begin to look."""
         handle_error, make, start = Hub.handle_error, Consumer.__init__, Director.start
+        bind, bound = Dispatcher.bind, self._bound
 
         def on_error(hub: Any, context: Any, kind: Any, error: Any, trace: Any) -> None:
             if isinstance(kind, type) and not issubclass(kind, (*hub.NOT_ERROR, KeyboardInterrupt)):
@@ -93,9 +96,15 @@ class Watch:
             handle_error(hub, context, kind, error, trace)
 
         def on_consumer(consumer: Consumer, *args: Any, **kwargs: Any) -> None:
-            # Consumers are switched to, never started, so that gevent does not tell of them.
-            self._on_spawn(consumer)
             make(consumer, *args, **kwargs)
+            # Consumers are switched to, never started, so that gevent does not tell of them. Those of a Director that
+            # was running before are that Director's, which several tests share.
+            if consumer._dispatcher in bound:
+                self._on_spawn(consumer)
+
+        def on_bind(dispatcher: Dispatcher) -> None:
+            bound.append(dispatcher)
+            bind(dispatcher)
 
         def on_start(director: Director, *args: Any, **kwargs: Any) -> Any:
             if director not in self._directors:
@@ -107,6 +116,7 @@ class Watch:
         self._replace(Hub, "handle_error", on_error)
         self._replace(Consumer, "__init__", on_consumer)
         self._replace(Director, "start", on_start)
+        self._replace(Dispatcher, "bind", on_bind)
 
     def end(self) -> str:
         """Stop what still runs, wait for what is to end, and look no more. Returns what was left, as text; or ""."""

@@ -98,6 +98,19 @@ def test_a_greenlet_that_was_there_before_may_stay() -> None:
     before.kill()
 
 
+def test_a_director_that_several_tests_share_may_go_on_and_grow() -> None:
+    director = Director()
+    got = director.register_actor(Collector, "got")
+    with running(director):
+        with Watch():
+            director.post(got, 1)
+            settle()
+        with Watch():
+            director.post(got, 2)
+            settle()
+        assert got.data == [1, 2]
+
+
 def test_a_handler_that_survives_its_director_is_seen() -> None:
     gate = Gate()
 
