@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compysition.actors.filelogger import FileLogger
     from compysition.actors.flowcontroller import FlowController
     from compysition.actors.mdpbroker import MDPBroker
+    from compysition.actors.mdpbrokerregistrationservice import MDPBrokerRegistrationService
     from compysition.actors.mdpclient import MDPClient
     from compysition.actors.mdpworker import MDPWorker
     from compysition.actors.null import Null
@@ -41,6 +42,7 @@ _ACTORS: dict[str, tuple[str, str | None]] = {
     "FileLogger": ("filelogger", None),
     "FlowController": ("flowcontroller", None),
     "MDPBroker": ("mdpbroker", "zmq"),
+    "MDPBrokerRegistrationService": ("mdpbrokerregistrationservice", "zmq"),
     "MDPClient": ("mdpclient", "zmq"),
     "MDPWorker": ("mdpworker", "zmq"),
     "Null": ("null", None),
@@ -83,6 +85,7 @@ __all__ = [
     "FileLogger",
     "FlowController",
     "MDPBroker",
+    "MDPBrokerRegistrationService",
     "MDPClient",
     "MDPWorker",
     "Null",

@@ -4,16 +4,18 @@
 The rules are in `compysition.mdp.broker`, the sockets in `compysition.mdp.driving`; here is only its life as an actor.
 """
 
-import ipaddress
 import os
+from collections.abc import Sequence
 from typing import Annotated
 
 from compysition.actor import Actor, ActorOptions
 from compysition.arguments import FLAG, above, checked, text_that, whole
 from compysition.errors import ConfigurationError
 from compysition.mdp.broker import Broker, BrokerSettings, Letter
+from compysition.mdp.discovery import LOOPBACK, Announcer, Place, places_of
 from compysition.mdp.driving import BrokerDriver
 from compysition.mdp.neighbours import Neighbours
+from compysition.mdp.registrar import is_loopback
 from compysition.mdp.registry import Notice
 
 
@@ -35,6 +37,8 @@ class MDPBroker(Actor):
         max_requests: Requests that may wait at one service; further ones are refused with 503.
         max_body_bytes: Larger bodies are refused with 413.
         max_attempts: How often one request may be given out.
+        registrar: Whom to tell where it is: a pair of endpoints (asked, published), or several pairs; None = nobody.
+            By default the one on loopback, which need not be there.
 
     Raises:
         ConfigurationError: an argument makes no sense, or the address is not loopback and nothing says it may.
@@ -57,15 +61,17 @@ class MDPBroker(Actor):
         max_requests: Annotated[int, whole(1)] = 100_000,
         max_body_bytes: Annotated[int, whole(1)] = 64 * 1024 * 1024,
         max_attempts: Annotated[int, whole(1, 65535)] = 3,
+        registrar: Place | Sequence[Place] | None = LOOPBACK,
         blocking_consume: bool = False,
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
-        if not insecure and not _is_loopback(address):
+        if not insecure and not is_loopback(address):
             raise ConfigurationError(
                 f"{name!r} would listen on {address} for anybody who reaches it: keep to 127.0.0.1, or say "
                 "insecure=True if the network is yours alone"
             )
         self.address = address
+        self.registrars = places_of(registrar, who=name)
         self.settings = BrokerSettings(
             heartbeat_s=heartbeat_s,
             liveness=liveness,
@@ -102,6 +108,10 @@ class MDPBroker(Actor):
             driver.reactor.close()
             raise
         self._bound_port = int(driver.endpoint.rpartition(":")[2])
+        if self.registrars:
+            driver.announcer = Announcer(
+                driver.reactor, self.registrars, bytes.fromhex(broker.capabilities.broker_id), [self.endpoint]
+            )
         Neighbours.of(self._hosted).listen(self.name, driver.reactor.wake)
         self.background(driver.reactor.run)
 
@@ -111,6 +121,8 @@ class MDPBroker(Actor):
         if driver is not None:
             if self._hosted.is_stopping:
                 now = self._hosted.clock.monotonic()
+                if driver.announcer is not None:
+                    driver.announcer.withdraw()
                 driver.broker.finish_stop(now)
                 driver.flush(now)
             Neighbours.of(self._hosted).done(self.name)
@@ -154,12 +166,3 @@ class MDPBroker(Actor):
 
 #: What was sent last gets so many seconds to leave.
 LINGER_S = 0.1
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -20,6 +20,7 @@ from compysition.errors import (
 )
 from compysition.event import Event, Failure
 from compysition.mdp.client import Call, Client, ClientSettings, News, NewsKind
+from compysition.mdp.discovery import LOOPBACK, Finder, Place, brokers_of, places_of
 from compysition.mdp.driving import ClientDriver
 from compysition.mdp.envelope import NO_REDISPATCH, NO_WAIT
 from compysition.mdp.frames import is_service_name
@@ -27,8 +28,6 @@ from compysition.mdp.neighbours import Neighbours
 from compysition.parking import Parking
 from compysition.wire import failure_of, request_of, take_answer
 
-#: Where a broker is if nothing is said.
-LOOPBACK = ("tcp://127.0.0.1:5555",)
 BACKOFF = Backoff(first_s=0.05, factor=2.0, most_s=5.0, jitter=0.2)
 #: Partial replies of one request that are put together, in bytes, at most.
 MOST_PART_BYTES = 64 * 1024 * 1024
@@ -57,8 +56,10 @@ class MDPClient(Actor):
 
     Args:
         name: Its name.
-        brokers: Endpoints of all brokers that may be asked, such as ``tcp://10.0.0.5:5555``; by default one on
-            loopback. A request goes to the one with the fewest outstanding, and to another if that one dies.
+        brokers: Endpoints of all brokers that may be asked, such as ``tcp://10.0.0.5:5555``; by default those that the
+            registrar knows. A request goes to the one with the fewest outstanding, and to another if that one dies.
+        registrar: Whom to ask for brokers: a pair of endpoints (asked, published), or several pairs; by default the one
+            on loopback.
         service: Ask for this service whatever `event.service` is.
         timeout_s: Seconds until an answer has to be there; less if the event's own deadline is nearer.
         max_in_flight: Events on their way at once.
@@ -80,6 +81,7 @@ class MDPClient(Actor):
         name: str,
         *,
         brokers: Sequence[str] | None = None,
+        registrar: Place | Sequence[Place] | None = LOOPBACK,
         service: str | None = None,
         timeout_s: Annotated[float, above(0, "seconds")] = 30.0,
         max_in_flight: Annotated[int, whole(1)] = 1000,
@@ -91,7 +93,8 @@ class MDPClient(Actor):
         blocking_consume: bool = False,
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
-        self.brokers = tuple(brokers) if brokers is not None else LOOPBACK
+        self.brokers = brokers_of(brokers, who=name)
+        self.registrars = places_of(registrar, who=name)
         self.service = service
         self.timeout_s = timeout_s
         self.max_in_flight = max_in_flight
@@ -115,7 +118,10 @@ class MDPClient(Actor):
         now = host.clock.monotonic()
         client = Client(self._settings, BACKOFF.delay_s)
         driver = self._driver = ClientDriver(host.clock, client, on_news=self._take_soon, on_turn=self._leave_if_done)
-        client.set_brokers(self.brokers, now)
+        if self.brokers is not None:
+            client.set_brokers(self.brokers, now)
+        else:
+            driver.finder = Finder(driver.reactor, self.registrars, "client", client.set_brokers)
         self._is_flow_drained = False
         # Drawn here, in the process that uses it: a forked one must not count where its parent does.
         self._id_prefix = os.urandom(8)

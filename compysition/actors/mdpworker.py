@@ -26,6 +26,7 @@ from compysition.errors import (
 from compysition.event import Event, Failure
 from compysition.ledger import Outcome
 from compysition.lineage import Ticket, TicketState
+from compysition.mdp.discovery import LOOPBACK, Finder, Place, brokers_of, places_of
 from compysition.mdp.driving import WorkerDriver
 from compysition.mdp.frames import is_service_name
 from compysition.mdp.hello import MOST_CREDIT, WorkerHello
@@ -36,8 +37,6 @@ from compysition.mdp.worker import Job, WorkerSettings
 from compysition.parking import Parking
 from compysition.wire import answer_of, answer_of_failure, event_of
 
-#: Where a broker is if nothing is said.
-LOOPBACK = ("tcp://127.0.0.1:5555",)
 BACKOFF = Backoff(first_s=0.05, factor=2.0, most_s=5.0, jitter=0.2)
 
 
@@ -66,7 +65,10 @@ class MDPWorker(Actor):
     Args:
         name: Its name.
         service: What it serves: 1 to 255 bytes of text.
-        brokers: Endpoints of all brokers to work for, such as ``tcp://10.0.0.5:5555``; by default one on loopback.
+        brokers: Endpoints of all brokers to work for, such as ``tcp://10.0.0.5:5555``; by default those that the
+            registrar knows.
+        registrar: Whom to ask for brokers: a pair of endpoints (asked, published), or several pairs; by default the one
+            on loopback.
         concurrency: How many requests it works on at once, over all brokers.
         protocol: "0.1" or "0.2" towards foreign brokers; by default it is found out.
         envelope: "always" if all clients behind a foreign broker are ours.
@@ -93,6 +95,7 @@ class MDPWorker(Actor):
         ],
         *,
         brokers: Sequence[str] | None = None,
+        registrar: Place | Sequence[Place] | None = LOOPBACK,
         concurrency: Annotated[int, whole(1, MOST_CREDIT)] = 100,
         protocol: Annotated[str | None, one_of("0.1", "0.2")] = None,
         envelope: Annotated[str, one_of("auto", "always")] = "auto",
@@ -102,7 +105,8 @@ class MDPWorker(Actor):
     ) -> None:
         super().__init__(name, blocking_consume=blocking_consume)
         self.service = service
-        self.brokers = tuple(brokers) if brokers is not None else LOOPBACK
+        self.brokers = brokers_of(brokers, who=name)
+        self.registrars = places_of(registrar, who=name)
         self.concurrency = concurrency
         self.timeout_s = timeout_s
         self._protocol = protocol
@@ -133,7 +137,10 @@ class MDPWorker(Actor):
         driver = self._driver = WorkerDriver(
             host.clock, pool, on_job=self._begin_soon, on_answers=self._finish, on_turn=self._leave_if_done
         )
-        pool.set_brokers(self.brokers, host.clock.monotonic())
+        if self.brokers is not None:
+            pool.set_brokers(self.brokers, host.clock.monotonic())
+        else:
+            driver.finder = Finder(driver.reactor, self.registrars, "worker", pool.set_brokers)
         neighbours = Neighbours.of(host)
         neighbours.workers.add(self.name)
         neighbours.listen(self.name, driver.reactor.wake)

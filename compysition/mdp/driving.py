@@ -15,6 +15,7 @@ from compysition.clock import Clock
 from compysition.mdp.broker import Broker, Letter
 from compysition.mdp.client import Client, Connect, News, Wire
 from compysition.mdp.client import Transmit as ClientTransmit
+from compysition.mdp.discovery import Announcer, Finder
 from compysition.mdp.pool import WorkerPool
 from compysition.mdp.reactor import Channel, Reactor, bind
 from compysition.mdp.registry import Notice
@@ -43,6 +44,8 @@ class BrokerDriver:
     ) -> None:
         self.broker = broker
         self.reactor = Reactor(clock, self)
+        #: Who tells registrars of it; set by whoever wants that.
+        self.announcer: Announcer | None = None
         self.endpoint = ""
         self._on_letter = on_letter
         self._on_notice = on_notice
@@ -65,11 +68,14 @@ class BrokerDriver:
     @property
     def wakes_at(self) -> float:
         """When the machine has something to do."""
-        return self.broker.wakes_at
+        at = self.broker.wakes_at
+        return at if self.announcer is None else min(at, self.announcer.wakes_at)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         self.broker.tick(now)
+        if self.announcer is not None:
+            self.announcer.tick(now)
 
     def flush(self, now: float) -> None:
         """Send what is to be sent."""
@@ -145,6 +151,8 @@ class WorkerDriver:
     ) -> None:
         self.pool = pool
         self.reactor = Reactor(clock, self)
+        #: Who finds brokers; set by whoever has no list of them.
+        self.finder: Finder | None = None
         self._on_job = on_job
         self._on_answers = on_answers
         self._on_turn = on_turn
@@ -153,15 +161,20 @@ class WorkerDriver:
     @property
     def wakes_at(self) -> float:
         """When the machine has something to do."""
-        return self.pool.wakes_at
+        at = self.pool.wakes_at
+        return at if self.finder is None else min(at, self.finder.wakes_at)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         self.pool.tick(now)
+        if self.finder is not None:
+            self.finder.tick(now)
 
     def flush(self, now: float) -> None:
         """Send and open what is to be sent and opened; begin jobs."""
         self._on_answers(now)
+        if self.finder is not None:
+            self.finder.flush(now)
         pool, dealers = self.pool, self._dealers
         while pool.out:
             actions, pool.out = pool.out, []
@@ -208,6 +221,8 @@ class ClientDriver:
     ) -> None:
         self.client = client
         self.reactor = Reactor(clock, self)
+        #: Who finds brokers; set by whoever has no list of them.
+        self.finder: Finder | None = None
         self._on_news = on_news
         self._on_turn = on_turn
         self._dealers = _Dealers(self.reactor)
@@ -215,15 +230,20 @@ class ClientDriver:
     @property
     def wakes_at(self) -> float:
         """When the machine has something to do."""
-        return self.client.wakes_at
+        at = self.client.wakes_at
+        return at if self.finder is None else min(at, self.finder.wakes_at)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         self.client.tick(now)
+        if self.finder is not None:
+            self.finder.tick(now)
 
     def flush(self, now: float) -> None:
         """Send and open what is to be sent and opened; hand out what has come."""
         client, dealers = self.client, self._dealers
+        if self.finder is not None:
+            self.finder.flush(now)
         while client.out:
             actions, client.out = client.out, []
             for action in actions:

@@ -9,6 +9,7 @@ what the messages mean. Read next: `compysition.actors.mdpbroker`.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from gevent import get_hub
@@ -69,18 +70,23 @@ class Channel:
         on_message: Called with the frames of each message and the time.
         on_connected: Called once, when the socket can send for the first time.
         on_lost: Called when its connection is gone, with what is known of the reason.
+        is_raw: Whether `on_message` wants pyzmq's frames, which know where they come from, instead of bytes.
     """
 
     def __init__(
         self,
         reactor: "Reactor",
         socket: "zmq.Socket[bytes]",
-        on_message: Callable[[Sequence[bytes], float], None],
+        on_message: Callable[[Sequence[Any], float], None],
         *,
         on_connected: Callable[[float], None] | None = None,
         on_lost: Callable[[str, float], None] | None = None,
+        is_raw: bool = False,
     ) -> None:
         self.socket = socket
+        self._receive: Callable[[int], Any] = (
+            partial(socket.recv_multipart, copy=False) if is_raw else socket.recv_multipart
+        )
         self._reactor = reactor
         self._on_message = on_message
         self._on_connected = on_connected
@@ -129,10 +135,10 @@ class Channel:
 
     def serve(self, now: float) -> bool:
         """Take what has come, at most `DRAIN` messages. Returns whether there may be more."""
-        if self.socket.closed:
+        if self.socket.closed or self.socket.type == zmq.PUB:
             return False
         number = 0
-        receive, on_message = self.socket.recv_multipart, self._on_message
+        receive, on_message = self._receive, self._on_message
         try:
             while number < DRAIN:
                 frames = receive(zmq.NOBLOCK)
@@ -200,13 +206,16 @@ class Reactor:
     def channel(
         self,
         kind: int,
-        on_message: Callable[[Sequence[bytes], float], None],
+        on_message: Callable[[Sequence[Any], float], None],
         *,
         on_connected: Callable[[float], None] | None = None,
         on_lost: Callable[[str, float], None] | None = None,
+        is_raw: bool = False,
     ) -> Channel:
         """A new socket; bind or connect it, then `Channel.watch`."""
-        channel = Channel(self, self.context.socket(kind), on_message, on_connected=on_connected, on_lost=on_lost)
+        channel = Channel(
+            self, self.context.socket(kind), on_message, on_connected=on_connected, on_lost=on_lost, is_raw=is_raw
+        )
         self._channels[channel] = None
         return channel
 

@@ -4,6 +4,7 @@
 import datetime
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from gevent import socket
 from gevent.event import Event as Gate
 
 from compysition import Actor, Director, Event
-from compysition.actors import WSGI, MDPBroker, MDPClient, MDPWorker, Null
+from compysition.actors import WSGI, MDPBroker, MDPBrokerRegistrationService, MDPClient, MDPWorker, Null
 from compysition.errors import (
     ConfigurationError,
     DeadlineError,
@@ -414,3 +415,70 @@ def test_port_that_is_taken_ends_the_start_with_one_clear_error() -> None:
 def test_name_that_is_none_for_a_service_is_refused(service: str) -> None:
     with pytest.raises((ConfigurationError, RegistrationError), match="service of 'worker'"):
         MDPWorker("worker", service)
+
+
+# ---- the registrar ----------------------------------------------------------------------------------------------
+
+
+def found_by_registrar(registrar: tuple[str, str]) -> Parts:
+    """Client and worker that know only the registrar, and a broker that tells it where it is."""
+    parts = Parts(brokers=[])
+    director = parts.director = Director()
+    parts.broker = director.register_actor(MDPBroker, "broker", port=0, registrar=registrar)
+    parts.client = director.register_actor(MDPClient, "client", registrar=registrar)
+    parts.worker = director.register_actor(MDPWorker, "worker", "echo", registrar=registrar)
+    parts.work = director.register_actor(Work, "work", lambda event: None)
+    director.connect_queue("worker", "work")
+    director.connect_queue("work", "worker")
+    return parts
+
+
+@contextmanager
+def registrar_running(ports: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    director = Director()
+    service = director.register_actor(
+        MDPBrokerRegistrationService, "registrar", listen_port=ports[0], publish_port=ports[1]
+    )
+    with running(director):
+        yield service.endpoints
+
+
+def test_broker_is_found_by_the_registrar_which_may_start_last_and_is_not_needed_afterwards() -> None:
+    ports = free_port(), free_port()
+    endpoints = (f"tcp://127.0.0.1:{ports[0]}", f"tcp://127.0.0.1:{ports[1]}")
+    parts = found_by_registrar(endpoints)
+    with running(parts.director):
+        asked = gevent.spawn(parts.ask, "x")
+        with registrar_running(ports) as known:
+            assert known == endpoints
+            assert asked.get(timeout=LIMIT_S).data == "x"
+        assert parts.ask("without").data == "without"
+
+
+def test_registrar_that_is_back_learns_of_all_brokers_again() -> None:
+    ports = free_port(), free_port()
+    with registrar_running(ports) as endpoints:
+        parts = found_by_registrar(endpoints)
+        parts.director.start(block=False)
+        assert parts.ask("x").data == "x"
+    with registrar_running(ports):
+        late = Director()
+        late.register_actor(MDPClient, "client", registrar=endpoints)
+        with running(late):
+            assert late.ask("client", Event("late", "echo"), timeout_s=LIMIT_S).data == "late"
+    assert stop(parts.director).ok
+
+
+@pytest.mark.parametrize(
+    "brokers", ["tcp://127.0.0.1:5555", ["127.0.0.1:5555"], ["tcp://127.0.0.1"], ["tcp://*:5555"], [5555], 7]
+)
+@pytest.mark.parametrize("make", [MDPClient, lambda name, **rest: MDPWorker(name, "echo", **rest)])
+def test_brokers_that_are_no_list_of_endpoints_are_refused(make: Callable[..., Actor], brokers: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"brokers of 'one' is .*: wanted is a list of endpoints"):
+        make("one", brokers=brokers)
+
+
+@pytest.mark.parametrize("registrar", ["tcp://127.0.0.1:6000", ("tcp://a:1",), [("a", "b", "c")], 7])
+def test_registrar_that_is_no_pair_of_endpoints_is_refused(registrar: Any) -> None:
+    with pytest.raises((ConfigurationError, TypeError), match="registrar of 'client'"):
+        MDPClient("client", registrar=registrar)

@@ -28,7 +28,7 @@ from compysition.mdp.hello import MOST_CREDIT, Capabilities, WorkerHello
 from compysition.mdp.recently import Recently
 
 #: Files of the package that may do I/O; all others are machines.
-DRIVERS = frozenset({"reactor.py", "driving.py"})
+DRIVERS = frozenset({"reactor.py", "driving.py", "discovery.py"})
 
 DIALECTS = st.sampled_from([MDP_1, MDP_2, MDP_2_DELIMITED])
 BODIES = st.lists(st.binary(max_size=20), min_size=1, max_size=5)
