@@ -123,9 +123,9 @@ class Director(Configured, Runtime):
     ) -> ActorT:
         """Add an actor that gets every log record under ``compysition`` as an event.
 
-        `event.data` is a dict of plain data, `compysition.logs.LogEntry`, whose text is one readable line. The
-        handler is installed here and removed when the Director has stopped. Records are handled one by one, in their
-        order, unless the options say otherwise. Arguments and errors: as `register_actor`.
+        `event.data` is a dict of plain data, `LogEntry`, whose text is one readable line. The handler is installed here
+        and removed when the Director has stopped. Records are handled one by one, in their order, unless the options
+        say otherwise. Arguments and errors: as `register_actor`.
         """
         self._check_not_running("register an actor")
         member = self._wiring.register(actor, name, args, kwargs, options, defaults=IN_ORDER)

@@ -25,21 +25,6 @@ from sphinx.util.docutils import SphinxRole
 
 #: Where users import from, in the order in which a bare name is looked up.
 MODULES = ("compysition", "compysition.actors", "compysition.errors", "compysition.testing")
-#: Where the classes of `docs/reference/values.md` are written: public calls return them, and nobody imports them.
-VALUES = (
-    "compysition.snapshot",
-    "compysition.flow.values",
-    "compysition.ledger",
-    "compysition.drain",
-    "compysition.deadletter",
-    "compysition.queue",
-    "compysition.logs",
-    "compysition.http.request",
-    "compysition.http.response",
-    "compysition.http.headers",
-    "compysition.http.multidict",
-    "compysition.http.body",
-)
 #: Types in public signatures that nobody needs to look into.
 OPAQUE = frozenset({"compysition.restartlet.RestartableGreenlet", "compysition.actor.Threads"})
 #: Kinds of documented things whose docstring begins with a sentence. Napoleon would take the words before a colon in it
@@ -87,7 +72,7 @@ def candidates(target: str) -> list[str]:
             found.append(ALIASES[head] + tail)
         head, _, step = head.rpartition(".")
         tail = f".{step}{tail}"
-    found += [f"{module}.{target}" for module in (*MODULES, *VALUES)]
+    found += [f"{module}.{target}" for module in MODULES]
     return found
 
 
