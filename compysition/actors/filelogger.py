@@ -159,7 +159,7 @@ class FileLogger(LineWriter):
                 self.offload(self._file.append, block, clock.wall())
             except OSError as error:
                 attempt += 1
-                delay_s = backoff.delay_s(attempt)
+                delay_s = backoff.delay_s(attempt, clock.rng)
                 if clock.monotonic() + delay_s > give_up_at:
                     return error
                 if attempt == 1:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of `compysition.actors.filelogger`; faults of disks and processes are in `tests/fault/test_filelogger.py`."""
 
+import errno
 import logging
 import os
 import threading
@@ -12,6 +13,8 @@ import pytest
 from compysition import Director, Event
 from compysition.actors import FileLogger, Source
 from compysition.errors import ConfigurationError, StartError
+from compysition.logfile import Block, LogFile
+from compysition.testing import drive
 from tests.fault.conservation import Collector, assert_conserved
 
 
@@ -136,6 +139,33 @@ def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path, name: str,
     with pytest.raises(StartError, match=f"'log' cannot open its file: .*{reason}: {tmp_path / name}"):
         director.start(block=False)
     assert_conserved(director)
+
+
+def test_a_failed_write_is_tried_again_after_the_backoff_of_the_directors_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+    append = LogFile.append
+
+    def refuse_at_first(file: LogFile, block: Block, now: float) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise OSError(errno.ENOSPC, "no space left")
+        append(file, block, now)
+
+    monkeypatch.setattr(LogFile, "append", refuse_at_first)
+    with drive(FileLogger, "log", tmp_path / "log", retry_s=5.0) as kit:
+        kit.send("line")
+        assert attempts == 1
+        kit.advance(0.099)
+        assert attempts == 1
+        kit.advance(0.002)
+        assert attempts == 2
+        kit.advance(0.2)
+        assert attempts == 3
+        assert kit.one().data == "line"
+    assert (tmp_path / "log").read_text() == "line\n"
 
 
 @pytest.mark.parametrize(
