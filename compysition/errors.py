@@ -59,8 +59,13 @@ if TYPE_CHECKING:
 _LISTED = 12
 
 
-def suggestion(wrong: str, known: Iterable[str]) -> str:
+def suggestion(wrong: str, known: Iterable[str], *, is_listed: bool = True) -> str:
     """Words to append to a message about a name that does not exist: the nearest one, or those that there are.
+
+    Args:
+        wrong: The name that was given.
+        known: The names that there are.
+        is_listed: Whether they are listed where none is near; if not, nothing is said then.
 
     >>> suggestion("stdout", ["STDOUT", "Source"])
     "; did you mean 'STDOUT'?"
@@ -75,6 +80,8 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     ]
     if close:
         return f"; did you mean {close[0]!r}?"
+    if not is_listed:
+        return ""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"; there are: {', '.join(map(repr, names[:_LISTED]))}{more}" if names else "; there are none"
 

@@ -215,8 +215,7 @@ def _enum(cls: type[Enum]) -> Kind:
         for member in cls:
             if text == str(plain(member)) or text.lower() == member.name.lower():
                 return member
-        hint = suggestion(text, members)
-        raise UnfitError(f"wanted is {wanted}" + (hint if "did you mean" in hint else ""))
+        raise UnfitError(f"wanted is {wanted}{suggestion(text, members, is_listed=False)}")
 
     return Kind(cls.__name__, wanted, cls, cls, read)
 

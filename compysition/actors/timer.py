@@ -305,8 +305,8 @@ def _zone(name: str, timezone: str) -> datetime.tzinfo:
     try:
         return ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        close = suggestion(timezone, available_timezones())
-        hint = close if "did you mean" in close else "; wanted is a name such as 'Europe/Vienna'"
+        near = suggestion(timezone, available_timezones(), is_listed=False)
+        hint = near or "; wanted is a name such as 'Europe/Vienna'"
         raise ConfigurationError(f"timezone of {name!r} is {timezone!r}, which is not known here{hint}") from error
 
 

@@ -212,6 +212,11 @@ def test_suggestion_says_that_there_are_no_names() -> None:
     assert suggestion("zzz", []) == "; there are none"
 
 
+def test_suggestion_without_a_list_says_nothing_when_no_name_is_near() -> None:
+    assert suggestion("zzz", ["wsgi", "auth"], is_listed=False) == ""
+    assert suggestion("aut", ["wsgi", "auth"], is_listed=False) == "; did you mean 'auth'?"
+
+
 def test_suggestion_takes_any_iterable_once() -> None:
     assert suggestion("aut", iter(["auth", "wsgi"])) == "; did you mean 'auth'?"
 
