@@ -50,7 +50,7 @@ def get(path: str) -> tuple[int, bytes]:
 
 
 def test_the_majordomo_example_is_the_third_script_of_the_design() -> None:
-    assert words((EXAMPLES / "04_majordomo.py").read_text()) == words(MAJORDOMO)
+    assert words((EXAMPLES / "06_majordomo.py").read_text()) == words(MAJORDOMO)
 
 
 @pytest.mark.parametrize("command", ["python", "compysition run"])
