@@ -47,9 +47,6 @@ ERROR_HOPS_MOST = 3
 #: So many events may wait aside for a retry; beyond, the actor takes no further ones until some have come back.
 RETRYING_MOST = 500
 
-#: When to come again, for whoever asked for an event that a stop has ended, in seconds.
-RETRY_AFTER_STOP_S = 5.0
-
 
 class Cell(Readiness):
     """The runtime half of the actor `name`.
@@ -357,7 +354,7 @@ class Cell(Readiness):
         delay_s = self.backoff.delay_s(tally.retries, clock.rng) if flow.after_s is None else flow.after_s
         due = clock.monotonic() + delay_s
         if self._retry_deadline is not None and due > self._retry_deadline:
-            self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)
+            self.bury(event, deadletter.STOPPED, event.error or deadletter.stopped_failure(), queue.inbox)
             return
         if self.concurrency == 1:
             # Order rules here: the event goes back to the front and nothing is taken until it is due.
@@ -421,13 +418,13 @@ class Cell(Readiness):
         number = 0
         for queue in self.inboxes:
             for event in queue.clear():
-                self.bury(event, reason, event.error or _stopped(), queue.inbox)
+                self.bury(event, reason, event.error or deadletter.stopped_failure(), queue.inbox)
                 number += 1
         for holding in (self.kept, self.retrying):
             while holding.events:
                 # One by one: a log record may let others run, and send what is kept.
                 event = next(iter(holding.events.values()))
-                self.bury(event, reason, event.error or _stopped())
+                self.bury(event, reason, event.error or deadletter.stopped_failure())
                 number += 1
         return number
 
@@ -447,13 +444,9 @@ class Cell(Readiness):
                         continue
                     event = queue.items.popleft()
                     queue.cleared += 1
-                self.bury(event, deadletter.STOPPED, event.error or _stopped(), queue.inbox)
+                self.bury(event, deadletter.STOPPED, event.error or deadletter.stopped_failure(), queue.inbox)
         self.open(HELD_BY_RETRY | TOO_MANY_RETRIES)
         return number
-
-
-def _stopped() -> Failure:
-    return Failure(DirectorStoppedError, "the Director stopped", 503, retry_after_s=RETRY_AFTER_STOP_S)
 
 
 def _tally(event: Event) -> Tally:

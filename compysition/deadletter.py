@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ring of events that ended badly. A durable store is a later matter; read next: `queue`."""
+"""The ring of events that ended badly, and why they do. A durable store is a later matter; read next: `queue`."""
 
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from compysition.errors import DirectorStoppedError
 from compysition.event import Event, Failure
 
 #: Dead letters kept: enough to see a pattern, little enough that nobody minds the memory.
@@ -26,6 +27,14 @@ KILLED = "killed"
 ABANDONED = "abandoned"
 #: Reasons that say that nobody has handled the event to its end, as opposed to a handler that failed.
 UNHANDLED = (POISON, STOPPED, KILLED, ABANDONED)
+
+#: When to come again, for whoever asked for something that a stop has ended, in seconds.
+RETRY_AFTER_STOP_S = 5
+
+
+def stopped_failure() -> Failure:
+    """Why events end that a stop does not wait for any longer, and requests that are still open then."""
+    return Failure(DirectorStoppedError, "the Director stopped", 503, retry_after_s=RETRY_AFTER_STOP_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from gevent import Timeout, get_hub, monkey
 from compysition import lineage
 from compysition.actor import Actor
 from compysition.arguments import FLAG, PATH, Check, above, checked, one_of, text_that, whole
+from compysition.deadletter import stopped_failure
 from compysition.errors import (
     ConfigurationError,
     DeadlineError,
@@ -276,7 +277,7 @@ class WSGI(Actor):
         # Their time is over: who still sends its request is not waited for.
         self._close_s = 0.0
         number = len(self._open)
-        failure = Failure(DirectorStoppedError, "the Director stopped", 503, retry_after_s=RETRY_DRAINING_S)
+        failure = stopped_failure()
         for ticket in tuple(self._open):
             ticket.fail(failure)
         return number

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from compysition.deadletter import RETRY_AFTER_STOP_S
 from compysition.errors import RequestError
 from compysition.event import Failure
 from compysition.http.response import Answer, problem, status_line
@@ -16,7 +17,7 @@ from compysition.lineage import Ticket, TicketState
 #: `Retry-After` of a refusal because of overload is drawn from here, in whole seconds, so that clients do not come
 #: back all together; while draining it is `RETRY_DRAINING_S`.
 RETRY_OVERLOAD_S = (1, 2, 3)
-RETRY_DRAINING_S = 5
+RETRY_DRAINING_S = RETRY_AFTER_STOP_S
 
 
 class HttpTicket(Ticket):
