@@ -242,12 +242,16 @@ class Cell(Readiness):
                 ledger.move(each, queue, self, in_handler=is_born)
                 self.bury(each, deadletter.OVERFLOW, Failure.of(error, actor=self.name))
 
-    def bury(self, event: Event, reason: str, failure: Failure | None, inbox: str = "") -> None:
-        """End an owned event as a dead letter."""
+    def bury(
+        self, event: Event, reason: str, failure: Failure | None, inbox: str = "", raised: BaseException | None = None
+    ) -> None:
+        """End an owned event as a dead letter; `raised` is what its handler raised, if that is still to be logged."""
         letter = DeadLetter(event, self.name, inbox, reason, failure, event.attempts, self.host.clock.wall())
         self.ledger.end(event, Outcome.DEAD, failure)
         self.host.dead_letters.add(letter)
-        # A caller's mistake, such as a wrong password, is nothing to wake anybody for.
+        if raised is not None:
+            self._log_raised(event, raised, f", which became a dead letter ({reason})")
+            return
         self.logger.log(
             logging.WARNING if failure is None or failure.status >= 500 else logging.INFO,
             "event %s became a dead letter (%s)%s",
@@ -288,17 +292,11 @@ class Cell(Readiness):
         self.failures += 1
         is_again = event.error is not None
         event.error = Failure.of(error, actor=self.name)
-        if isinstance(error, NotAnEventError | RingFullError) or event.error.status >= 500:
-            self.logger.error(
-                "handler raised %s for event %s",
-                event.error,
-                event.event_id,
-                exc_info=error,
-                extra={"event_id": event.event_id},
-            )
+        # A caller's mistake, such as a wrong password, is nothing to wake anybody for.
+        is_ours = isinstance(error, NotAnEventError | RingFullError) or event.error.status >= 500
         inbox = hand.queue.inbox if hand.queue is not None else ""
         try:
-            self._route_failure(event, is_again=is_again, inbox=inbox)
+            self._route_failure(event, is_again=is_again, inbox=inbox, raised=error if is_ours else None)
         except (Exception, Timeout) as second:
             # Boundary: data that cannot be copied for several error outboxes, or a stop while this waited for room.
             self.logger.error("event %s cannot take its error outboxes: %s", event.event_id, second, exc_info=second)
@@ -379,19 +377,33 @@ class Cell(Readiness):
             queue.re_enter(event, self.ledger, self)
         self.open(TOO_MANY_RETRIES)
 
-    def _route_failure(self, event: Event, *, is_again: bool = False, inbox: str = "") -> None:
+    def _route_failure(
+        self, event: Event, *, is_again: bool = False, inbox: str = "", raised: BaseException | None = None
+    ) -> None:
         tally = _tally(event)
         tally.error_hops = tally.error_hops + 1 if is_again else 1
         targets = [queue for named in self.error_outboxes.values() for queue in named]
         if not targets or tally.error_hops > ERROR_HOPS_MOST:
             self.ledger.move(event, self.kept, self, in_handler=_handler_cell() is not None)
-            self.bury(event, deadletter.FAILED, event.error, inbox)
+            self.bury(event, deadletter.FAILED, event.error, inbox, raised)
             return
+        if raised is not None:
+            self._log_raised(event, raised)
         try:
             self._put_to_all(event, targets)
         except QueueFullError as error:
             self.ledger.move(event, self.kept, self, in_handler=_handler_cell() is not None)
             self.bury(event, deadletter.OVERFLOW, Failure.of(error, actor=self.name), inbox)
+
+    def _log_raised(self, event: Event, raised: BaseException, end: str = "") -> None:
+        self.logger.error(
+            "handler raised %s for event %s%s",
+            event.error,
+            event.event_id,
+            end,
+            exc_info=raised,
+            extra={"event_id": event.event_id},
+        )
 
     def warn_of_keep(self, event: Event) -> None:
         """Say once that an event which had ended was sent: the handler should have kept it."""

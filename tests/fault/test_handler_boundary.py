@@ -267,6 +267,44 @@ def test_send_error_without_error_outbox_never_takes_a_normal_one(has_error_acto
     assert len(letters(director, "failed")) == (0 if has_error_actor else 1)
 
 
+@pytest.mark.parametrize(
+    ("error", "has_wire", "wanted"),
+    [
+        (ValueError("no"), False, (logging.ERROR, "handler raised ValueError: no", "became a dead letter (failed)")),
+        (ValueError("no"), True, (logging.ERROR, "handler raised ValueError: no", "")),
+        (MalformedError("no"), False, (logging.INFO, "became a dead letter (failed): MalformedError: no", "")),
+        (MalformedError("no"), True, None),
+    ],
+    ids=["dead", "wired", "dead by the sender's fault", "wired by the sender's fault"],
+)
+def test_a_failure_is_logged_in_one_record_that_says_what_became_of_the_event(
+    error: Exception, has_wire: bool, wanted: tuple[int, str, str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(actor: Actor, event: Event) -> None:
+        raise error
+
+    director = Director()
+    actor = director.register_actor(Handler, "actor", fail)
+    if has_wire:
+        director.connect_queue_error(actor, director.register_actor(Collector, "wired"))
+    caplog.set_level(logging.INFO, logger="compysition.actor.actor")
+    event = Event(1)
+    with running(director):
+        director.post(actor, event)
+        wait_until(lambda: director.snapshot().balance.held == 0)
+        assert_conserved(director)
+    records = [record for record in caplog.records if record.name == "compysition.actor.actor"]
+    if wanted is None:
+        assert not records
+        return
+    level, *texts = wanted
+    [record] = records
+    assert record.levelno == level
+    assert all(text in record.getMessage() for text in (*texts, event.event_id))
+    assert bool(record.exc_info) == (level == logging.ERROR)
+    assert ("dead letter" in record.getMessage()) == bool(letters(director))
+
+
 def test_raising_after_the_event_was_sent_is_counted_and_does_not_fail_it(caplog: pytest.LogCaptureFixture) -> None:
     def consume(actor: Actor, event: Event) -> None:
         actor.send_event(event)
