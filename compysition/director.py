@@ -220,10 +220,11 @@ class Director(Configured, Runtime):
             until_idle: Stop when all finite sources have ended and nothing is queued, in hand, delayed or kept.
 
         Returns:
-            The report of the stop, if `block`.
+            The report of the stop, if `block`; also where a signal or `request_stop` came before all were ready.
 
         Raises:
-            StartError: an actor did not become ready; those started are stopped again. Its `report` has exit code 2.
+            StartError: an actor did not become ready, or without `block` a stop was asked for before; those started are
+                stopped again. Its `report` has exit code 2.
             DirectorStateError: it is running already.
             SettingError: the command line gave a setting that the script does not ask for.
         """
@@ -245,7 +246,8 @@ class Director(Configured, Runtime):
         if block:
             signals.install()
         try:
-            self._start_members()
+            if not self._start_members(is_stop_an_end=block):
+                return self._report
             if until_idle:
                 self._services.spawn(self._stop_when_idle, restart=False, name="until idle")
             if host is not None:

@@ -24,7 +24,14 @@ from compysition.deadletter import DeadLetters
 from compysition.deadlines import DeadlineWheel
 from compysition.dispatch import Dispatcher, present_hand
 from compysition.drain import EXIT_GAVE_UP, EXIT_LEFT, EXIT_NOT_STARTED, EXIT_OK, KILL_S, Drain, StopReport
-from compysition.errors import CompysitionError, DirectorStateError, HandlerTimeoutError, StartError, WrongContextError
+from compysition.errors import (
+    CompysitionError,
+    DirectorStateError,
+    DirectorStoppedError,
+    HandlerTimeoutError,
+    StartError,
+    WrongContextError,
+)
 from compysition.event import Event
 from compysition.graph import components
 from compysition.ledger import Ledger
@@ -166,7 +173,12 @@ class Runtime:
 
     # ---- starting -----------------------------------------------------------------------------------------------
 
-    def _start_members(self) -> None:
+    def _start_members(self, *, is_stop_an_end: bool) -> bool:
+        """Start all, or nobody. Returns whether they run.
+
+        A stop that is asked for meanwhile is no failure where `is_stop_an_end`; then False comes back, and its report
+        is there. Else it is a `StartError`: who called counts on actors that run.
+        """
         if getcurrent() is get_hub():
             raise WrongContextError("start() was called from a callback of the event loop: call it in a greenlet")
         former, is_ready = self._state, False
@@ -177,17 +189,24 @@ class Runtime:
             self._start_each()
         except BaseException as error:
             # A timeout or a Ctrl-C may come at any moment: whatever was started must not stay half-way.
-            if is_ready:
-                self._stop_reason = self._stop_reason or f"the start was ended: {_describe(error)}"
-                self._exit_code = EXIT_NOT_STARTED
-                self._stop_and_wait()
-                if isinstance(error, StartError):
-                    error.report = self._report
-            else:
+            if not is_ready:
                 # Nothing of any actor has run: it is as if start had not been called.
                 self._give_back()
                 self._stop_reason, self._state = None, former
+                raise
+            is_end = is_stop_an_end and self._stop_reason is not None and _is_by_request(error)
+            if not is_end:
+                self._exit_code = EXIT_NOT_STARTED
+            if self._stop_reason is None:
+                is_ours = isinstance(error, StartError)
+                self._stop_reason = str(error) if is_ours else f"the start was ended: {_describe(error)}"
+            self._stop_and_wait()
+            if is_end:
+                return False
+            if isinstance(error, StartError):
+                error.report = self._report
             raise
+        return True
 
     def _make_ready(self) -> None:
         """Everything before the first hook; nothing of it switches, and no actor notices it."""
@@ -227,13 +246,13 @@ class Runtime:
                 raise error
             if error is not None or self._stop_reason is not None:
                 reason = self._stop_reason or f"actor {member.name!r} did not become ready: {_describe(error)}"
-                self._stop_reason = reason
                 raise StartError(reason, actor=member.name) from error
         if not self._order and self._stop_reason is not None:
             raise StartError(self._stop_reason)
         self._guard.start()
-        self._logger.info("Director %r is running with %d actors", self.name, len(self._order))
+        # Before anything that may let others run: a stop that is asked for from here on is theirs to begin.
         self._state = RUNNING
+        self._logger.info("Director %r is running with %d actors", self.name, len(self._order))
 
     def _start_order(self) -> list[Member]:
         """Log actors, then sinks first, then those that answer: nobody is fed before its successors are ready."""
@@ -412,6 +431,11 @@ class Runtime:
 def _describe(error: BaseException | None) -> str:
     # Our own errors say all; the text of others, such as KeyError's, may say nothing without the class.
     return str(error) if isinstance(error, CompysitionError) else f"{type(error).__name__}: {error}"
+
+
+def _is_by_request(error: BaseException) -> bool:
+    """Whether a start was ended by nothing but a stop that was asked for."""
+    return isinstance(error, StartError) and isinstance(error.__cause__, DirectorStoppedError | None)
 
 
 def _call_on_thread(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

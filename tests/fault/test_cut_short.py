@@ -218,6 +218,71 @@ def test_a_director_without_actors_that_was_told_to_stop_before_its_start_has_a_
     assert caught.value.report.exit_code == 2
 
 
+@pytest.mark.parametrize(("posted", "exit_code"), [(0, 0), (2, 1)])
+def test_a_stop_asked_for_while_a_blocking_start_makes_ready_is_a_stop_and_no_failure(
+    posted: int, exit_code: int
+) -> None:
+    def pre(actor: Actor) -> None:
+        director.request_stop("enough")
+        gevent.sleep(60)
+
+    director, _, _ = chain(pre=pre)
+    for number in range(posted):
+        director.post("source", number)
+    report = director.start()
+    assert report is not None
+    assert (report.reason, report.exit_code) == ("enough", exit_code)
+    assert len(letters(director)) == posted
+    assert_conserved(director)
+
+
+def test_a_stop_asked_for_while_a_start_that_does_not_block_makes_ready_is_an_error() -> None:
+    def pre(actor: Actor) -> None:
+        director.request_stop("enough")
+        gevent.sleep(60)
+
+    director, _, _ = chain(pre=pre)
+    with pytest.raises(StartError, match="enough") as caught:
+        director.start(block=False)
+    assert caught.value.report is not None
+    assert caught.value.report.exit_code == 2
+
+
+def test_an_actor_that_fails_while_a_stop_is_asked_for_is_still_a_failure() -> None:
+    def pre(actor: Actor) -> None:
+        director.request_stop("enough")
+        raise ValueError("no such host")
+
+    director, _, _ = chain(pre=pre)
+    with pytest.raises(StartError, match="enough") as caught:
+        director.start()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.report is not None
+    assert caught.value.report.exit_code == 2
+
+
+def test_a_stop_asked_for_by_whoever_hears_that_it_runs_is_not_lost() -> None:
+    class Impatient(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "is running with" in record.getMessage():
+                director.request_stop("heard it")
+                gevent.sleep(0.01)
+
+    director, _, _ = chain()
+    logger, handler = logging.getLogger("compysition.director"), Impatient()
+    logger.addHandler(handler)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        with gevent.Timeout(5.0):
+            report = director.start()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert report is not None
+    assert (report.reason, report.exit_code) == ("heard it", 0)
+
+
 def test_who_asks_for_a_stop_when_it_is_over_does_not_end_the_next_start() -> None:
     director, _, sink = chain()
     assert_works(director, sink)
