@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Runtime`: the half of a Director that runs; it hosts the actors, starts them, stops them, and gives everything back.
 
-It puts the parts below together; each part says itself what it does. Must not know scripts. Read next: `director`, the
-half that scripts talk to.
+It puts the parts below together; each part says itself what it does. Must not know scripts. Read next: `asking`, then
+`director`, the half that scripts talk to.
 """
 
 import atexit

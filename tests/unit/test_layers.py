@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("queue", "ring"),
     ("restartlet", "dispatch", "readiness", "cell", "actor"),
     ("stacks", "supervisor", "drain", "loopguard", "logs", "signals"),
-    ("snapshot", "wiring", "hosting", "runtime", "director"),
+    ("snapshot", "wiring", "hosting", "runtime", "asking", "director"),
     ("codec", "wire", "actors"),
     ("testing", "cli"),
 )
