@@ -290,6 +290,7 @@ class Actor:
 
         Raises:
             HandlerTimeoutError: `timeout_s` is over.
+            ConfigurationError: `timeout_s` is no number of seconds.
             Exception: whatever `function` raises.
         """
         result: ResultT = self._hosted.offload(function, args, timeout_s)

@@ -42,7 +42,7 @@ from compysition.parking import Parking
 from compysition.restartlet import RestartPool
 from compysition.stacks import format_all
 from compysition.supervisor import ActorState, Intensity, Member, Supervisor
-from compysition.wiring import Wiring
+from compysition.wiring import Wiring, check_seconds
 
 logger = get_logger("director")
 
@@ -154,6 +154,8 @@ class Runtime:
         """Run a blocking function on the Director's threads. See `Actor.offload`."""
         if self._threads is None:
             raise DirectorStateError(f"Director {self.name!r} is {self._state}: offload needs it running")
+        if timeout_s is not None:
+            timeout_s = check_seconds(timeout_s, "timeout_s")
         late = gevent.Timeout()
         clock = self.clock
         clock.outside += 1
