@@ -297,7 +297,10 @@ class Actor:
         return result
 
     def pause(self) -> None:
-        """Take nothing from the inboxes until `resume`; handlers that run go on."""
+        """Take nothing from the inboxes until `resume`; handlers that run go on.
+
+        It may be called before the start. It ends when the Director has stopped.
+        """
         self._wired.close(PAUSED)
 
     def resume(self) -> None:

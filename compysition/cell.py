@@ -37,7 +37,7 @@ from compysition.event import FRESH, Event, Failure, Tally
 from compysition.ledger import Ledger, Outcome
 from compysition.logger import RuntimeLogger, get_logger
 from compysition.queue import Queue, check_is_event
-from compysition.readiness import HELD_BY_RETRY, NOT_STARTED, TOO_MANY_RETRIES, Host, Readiness
+from compysition.readiness import HELD_BY_RETRY, NOT_STARTED, PAUSED, TOO_MANY_RETRIES, Host, Readiness
 
 #: An event over which so many handlers were killed, or raised `Fatal`, is poison.
 KILLS_MOST = 3
@@ -103,8 +103,8 @@ class Cell(Readiness):
         return f"<Cell {self.name}>"
 
     def begin(self) -> None:
-        """Be as before the first start; `open` lets handlers start."""
-        self.shut = NOT_STARTED
+        """Be as before the first start; `open` lets handlers start. An actor that was paused meanwhile stays so."""
+        self.shut = NOT_STARTED | self.shut & PAUSED
         self._retry_deadline = None
 
     # ---- ways on for an event -----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from compysition.dispatch import Consumer, Dispatcher
 from compysition.errors import DirectorStoppedError, HandlerTimeoutError
 from compysition.event import Failure
 from compysition.logger import get_logger
-from compysition.readiness import NOT_STARTED, RESTARTING
+from compysition.readiness import NOT_STARTED, PAUSED, RESTARTING
 from compysition.restartlet import OwnedGreenlet, RestartableGreenlet, RestartPool
 from compysition.stacks import format_consumer
 
@@ -154,6 +154,8 @@ class Supervisor:
             self._dispatcher.wait_until(lambda: not restarting.is_alive(), HOOK_END_S)
         was_started = member.state is not ActorState.REGISTERED
         member.cell.close(NOT_STARTED)
+        # A pause ends with the run in which it was made: what it waited for is over.
+        member.cell.open(PAUSED)
         member.state = ActorState.STOPPED
         return not was_started or self._run_post_hook(member, timeout_s)
 

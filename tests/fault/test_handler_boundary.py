@@ -1004,6 +1004,44 @@ def test_fatal_after_the_event_was_sent_restarts_and_does_not_give_it_back() -> 
     assert sink.data == [1]
 
 
+def test_an_actor_paused_before_the_start_takes_nothing_until_resume_and_a_stop_ends_the_pause() -> None:
+    director = Director()
+    handler = director.register_actor(Collector, "handler")
+    director.post(handler, 1)
+    handler.pause()
+    with running(director):
+        gevent.idle()
+        assert director.snapshot().actors["handler"].paused
+        assert handler.data == []
+        handler.resume()
+        wait_until(lambda: handler.data == [1])
+        handler.pause()
+        assert_conserved(director)
+    with running(director):
+        director.post(handler, 2)
+        wait_until(lambda: handler.data == [1, 2])
+
+
+@pytest.mark.parametrize("timeout_s", [-1, "1", float("nan"), True])
+def test_offload_with_a_timeout_that_is_no_time_fails_the_event_and_says_so(timeout_s: Any) -> None:
+    director = Director()
+    called: list[bool] = []
+
+    def consume(actor: Actor, event: Event) -> None:
+        actor.offload(called.append, True, timeout_s=timeout_s)
+
+    actor = director.register_actor(Handler, "actor", consume)
+    with running(director):
+        director.post(actor, 1)
+        wait_until(lambda: letters(director))
+        assert_conserved(director)
+    [letter] = director.dead_letters
+    assert (
+        str(letter.error) == f"ConfigurationError: timeout_s is {timeout_s!r}: wanted is a number of seconds from 0 on"
+    )
+    assert not called
+
+
 def test_pause_in_a_handler_takes_effect_before_the_next_event() -> None:
     def consume(actor: Actor, event: Event) -> None:
         if event.data == 1:
