@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -171,3 +172,46 @@ def test_import_loads_nothing_but_gevent_and_starts_nothing(modules: list[str]) 
     # zope.* and cffi's are gevent's own.
     assert set(seen.pop("libraries")) <= {"compysition", "gevent", "greenlet", "zope", "cffi", "_cffi_backend"}
     assert seen == {"threads": 1, "greenlets": 0, "signals": True, "files": True, "handlers": 0, "patched": False}
+
+
+# ---- the lock -------------------------------------------------------------------------------------------------------
+
+
+def lock_for(purpose: str, root: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-I", str(root / "scripts" / "lock"), "--for", purpose]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_the_lock_pins_everything_with_hashes() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(lines) > 20
+    pinned = re.compile(r"[a-z0-9-]+==[^\s;]+( ; python_version == .+?)?(\s+--hash=sha256:[0-9a-f]{64})+")
+    assert [line for line in lines if not pinned.fullmatch(line)] == []
+
+
+def test_each_purpose_of_the_lock_has_what_those_before_it_have() -> None:
+    done = [lock_for(purpose) for purpose in ("run", "test", "dev")]
+    if done[0].returncode != 0:
+        assert done[0].stderr.startswith("requirements.lock "), done[0].stderr
+        pytest.skip(done[0].stderr)
+    run, test, dev = ({line.partition("==")[0] for line in one.stdout.splitlines() if "==" in line} for one in done)
+    assert {"gevent", "lxml", "setuptools"} <= run < test < dev
+    assert "pytest" in test - run
+    assert "mypy" in dev - test
+
+
+def test_a_lock_for_other_dependencies_is_not_taken(tmp_path: Path) -> None:
+    for name in "setup.py", "pyproject.toml", "requirements.lock", "README.md":
+        shutil.copy(ROOT / name, tmp_path)
+    for name in "scripts", "compysition":
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "scripts" / "lock", tmp_path / "scripts")
+    shutil.copy(PACKAGE / "__about__.py", tmp_path / "compysition")
+    script = tmp_path / "setup.py"
+    script.write_text(script.read_text(encoding="utf-8").replace('"gevent>=', '"gevent>=1'), encoding="utf-8")
+
+    done = lock_for("run", tmp_path)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "was made for other dependencies than setup.py has; renew it by scripts/lock" in done.stderr
