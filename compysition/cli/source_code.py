@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 
 from compysition.actor import Actor
 from compysition.flow.conduct import Conduct, conduct_of
@@ -28,7 +29,7 @@ def conduct_in_source(cls: type[Actor]) -> Conduct:
     """How actors of `cls` are seen to send; the usual, if not all of the source is there."""
     trees = []
     for each in cls.__mro__[: cls.__mro__.index(Actor)]:
-        if any(map(inspect.isfunction, vars(each).values())):
+        if any(_functions_of(each)):
             tree = _tree_of(each)
             if tree is None:
                 return Conduct()
@@ -102,10 +103,17 @@ def _is_own(file: Path) -> bool:
 
 
 def _file_of(cls: type) -> str | None:
-    for name, value in vars(cls).items():
-        if inspect.isfunction(value) and value.__qualname__ == f"{cls.__qualname__}.{name}":
-            return os.fspath(value.__code__.co_filename)
+    for function in _functions_of(cls):
+        if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
+            return os.fspath(function.__code__.co_filename)
     return None
+
+
+def _functions_of(cls: type) -> Iterator[FunctionType]:
+    """The methods as they were written: a decorator's wrapper has its code in the decorator's file."""
+    for value in vars(cls).values():
+        if inspect.isfunction(value):
+            yield inspect.unwrap(value)
 
 
 def _tree_of(cls: type) -> ast.ClassDef | None:
@@ -114,7 +122,7 @@ def _tree_of(cls: type) -> ast.ClassDef | None:
     tree = _parse(file) if file is not None else None
     if tree is None:
         return None
-    first = min(value.__code__.co_firstlineno for value in vars(cls).values() if inspect.isfunction(value))
+    first = min(each.__code__.co_firstlineno for each in _functions_of(cls) if each.__code__.co_filename == file)
     around = [
         node
         for node in ast.walk(tree)

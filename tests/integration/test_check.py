@@ -105,6 +105,11 @@ MISTAKES: Final = {
     # A door for each service, and a router for each kind: the second has no way back.
     "C101 service": ("users", "build('wsgi', 'orders', 'users'); wire('wsgi orders wsgi'); wire('wsgi users')"),
     "C101 router": ("b", "build('wsgi', 'router', 'a', 'b'); wire('wsgi router a wsgi'); wire('router b')"),
+    "C101 filters": (
+        "b",
+        """build('wsgi', 'a', 'b'); d.register_actor(EventRouter, 'r', [EventFilter('a', value=1)], default='b'); \
+wire('wsgi r a wsgi'); wire('r b')""",
+    ),
 }
 #: What looks alike and is right.
 RIGHT: Final = {
@@ -423,7 +428,7 @@ def test_a_script_that_is_not_there_is_exit_code_2(
     for word in ("check", "graph"):
         done = command(word, "nothing.py")
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "compysition: there is no script 'nothing.py'\n"
+        assert done.stderr == "compysition: there is no script 'nothing.py'; there are none\n"
 
 
 def test_ctrl_c_ends_the_script_with_the_command(write: Write, tmp_path: Path) -> None:
