@@ -38,22 +38,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """As `argparse.ArgumentParser.error`."""
+        prog = self.prog
         if found := _UNKNOWN.fullmatch(message):
             message = self._unknown(found[1].split())
+            # Only the command that is asked for has declared more than its help, see `main.build_parser`.
+            prog = next((one.prog for one in self._commands().values() if len(one._actions) > 1), prog)
         elif found := _REQUIRED.fullmatch(message):
             rest = [action.dest for action in self._actions if action.nargs == argparse.REMAINDER]
             message = f"wanted is: {', '.join(name for name in found[1].split(', ') if name not in rest)}"
         elif found := _CHOICE.match(message):
             message = self._no_choice(found["where"], found["seen"].strip("'\""))
-        self.exit(EXIT_USAGE, f"compysition: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_USAGE, f"compysition: {message} (see {prog} --help)\n")
 
     def _unknown(self, words: list[str]) -> str:
         # The first one only: what comes behind an unknown option may be its value.
         wrong = next((word for word in words if word.startswith("-")), words[0])
-        if not wrong.startswith("-"):
-            return f"there is no argument {wrong!r} here"
-        name = wrong.partition("=")[0]
         commands = self._commands()
+        if not wrong.startswith("-"):
+            takes_more = any(parser.get_default("arguments") is not None for parser in commands.values())
+            more = "; what the script is to find in sys.argv[1:] comes last, behind '--'" if takes_more else ""
+            return f"there is no argument {wrong!r} here{more}"
+        name = wrong.partition("=")[0]
         for command, parser in commands.items():
             if name in parser._option_string_actions:
                 return f"option {name!r} belongs behind the command, as in '{self.prog} {command} {name}'"
@@ -89,15 +94,16 @@ def _near(wrong: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def add_script(parser: argparse.ArgumentParser, *, is_run_here: bool = True) -> None:
+def add_script(parser: argparse.ArgumentParser, *, is_run_here: bool = True, is_started: bool = False) -> None:
     """The arguments of every command that reads a script.
 
     They are ``script``, ``arguments`` and ``verbose``; `main` does what ``patch``, ``flags`` and ``settings`` say. For
-    a script that is not run in this process it is ``patch_script``, which `main` leaves alone, options may stand behind
-    the script, and its own arguments come after ``--``.
+    a script that is not run in this process it is ``patch_script``, which `main` leaves alone. Where the script is
+    started all that stands behind it is its own, as with ``python script.py``; else options may stand there too, and
+    its own arguments come after ``--``.
     """
     what = "a Python file that makes a Director, and may start it"
-    if is_run_here:
+    if is_started:
         parser.add_argument("script", help=what)
         parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script finds in sys.argv[1:]")
     else:

@@ -123,7 +123,8 @@ class Inspector:
             install = _INSTALL.search(text)
             text = text.removesuffix(f": {install[0]}") if install else text
             return Finding(Code.C115, text, install[0] if install else "install the extra", place=place)
-        return Finding(Code.C110, text, "mend it there; -v shows the traceback", place=place)
+        remedy = "mend it there" if self._is_verbose else "mend it there; -v shows the traceback"
+        return Finding(Code.C110, text, remedy, place=place)
 
     def _lend_stand_ins(self) -> None:
         """Let a flow be looked at where an extra is missing: its actors are stood in for, and that is a finding."""

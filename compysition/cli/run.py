@@ -31,7 +31,7 @@ LONG_S = 3.0
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """See `compysition.cli.main.Command`."""
-    add_script(parser)
+    add_script(parser, is_started=True)
     add_output(parser)
     parser.add_argument(
         "--stop-timeout",

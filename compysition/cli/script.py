@@ -30,6 +30,8 @@ EXTRAS = {
     "bcrypt": "http",
     "cronsim": "cron",
 }
+#: What scripts import from.
+_MODULES = ("compysition.actors", "compysition.errors", "compysition.testing")
 _FOREIGN = frozenset({"site-packages", "dist-packages"})
 _PACKAGE = Path(__file__).parents[1]
 
@@ -151,6 +153,8 @@ def own_traceback(path: Path, error: Exception) -> str:
 def _in_python_s_words(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         extra = EXTRAS.get(error.name.partition(".")[0])
+        if error.name.startswith("compysition."):
+            return f"there is no module {error.name!r}{suggestion(error.name, _MODULES)}"
         return f"there is no module {error.name!r}" + (
             f": it comes with the extra {extra!r}: pip install 'compysition[{extra}]'" if extra else ""
         )
@@ -163,6 +167,8 @@ def _in_python_s_words(error: Exception) -> str:
             return f"{error.name} has no {wrong[1]!r}{suggestion(wrong[1], known)}"
     if isinstance(error, TypeError) and (words := _of_our_call(str(error))):
         return words
+    if isinstance(error, AttributeError) and (words := _of_our_object(error)):
+        return words
     lines = traceback.TracebackException.from_exception(error).format_exception_only()
     return next(line for line in lines if not line.startswith(" ")).strip()
 
@@ -170,12 +176,26 @@ def _in_python_s_words(error: Exception) -> str:
 def _of_our_call(message: str) -> str | None:
     """What is wrong with an argument of a class that scripts import; not every Python says what was meant."""
     found = re.fullmatch(r"(\w+)\.(\w+)\(\) got an unexpected keyword argument '(\w+)'.*", message)
-    function = found and getattr(getattr(sys.modules["compysition"], found[1], None), found[2], None)
-    if found is None or not callable(function):
+    function = found and getattr(_our_class(found[1]), found[2], None)
+    if found is None or not inspect.isfunction(function):
         return None
     call = found[1] if found[2] == "__init__" else f"{found[1]}.{found[2]}"
     known = [name for name in inspect.signature(function).parameters if name not in ("self", "args", "kwargs")]
     return f"{call}() takes no argument {found[3]!r}{suggestion(found[3], known)}"
+
+
+def _our_class(name: str) -> type | None:
+    ours = [module for key, module in list(sys.modules.items()) if key.partition(".")[0] == "compysition"]
+    return next((found for module in ours if isinstance(found := vars(module).get(name), type)), None)
+
+
+def _of_our_object(error: AttributeError) -> str | None:
+    """What an object of a class of ours, or of one that derives from it, does not have."""
+    cls = type(error.obj)
+    if not error.name or not any(each.__module__.partition(".")[0] == "compysition" for each in cls.__mro__):
+        return None
+    known = [name for name in dir(error.obj) if not name.startswith("_")]
+    return f"{cls.__name__} has no {error.name!r}{suggestion(error.name, known)}"
 
 
 def _names_what(text: str, note: str) -> bool:

@@ -13,7 +13,16 @@ from compysition.cli.main import COMMANDS, build_parser, command, main
     ("arguments", "wanted"),
     [
         (["rn", "flow.py"], "there is no command 'rn'; did you mean 'run'? (see compysition --help)"),
-        (["run", "--no-pach", "flow.py"], "there is no option '--no-pach'; did you mean '--no-patch'? (see "),
+        (
+            ["run", "--no-pach", "flow.py"],
+            "there is no option '--no-pach'; did you mean '--no-patch'? (see compysition run --help)",
+        ),
+        (
+            ["check", "flow.py", "x"],
+            "there is no argument 'x' here; what the script is to find in sys.argv[1:] comes last, behind '--' (see ",
+        ),
+        (["settings", "flow.py", "--formt", "json"], "there is no option '--formt'; did you mean '--format'? (see "),
+        (["settings", "flow.py", "--set"], "argument --set: expected one argument (see compysition settings --help)"),
         (["run", "--stop-timout=4", "flow.py"], "there is no option '--stop-timout'; did you mean '--stop-timeout'?"),
         (["--verson"], "there is no option '--verson'; did you mean '--version'? (see compysition --help)"),
         (["-v", "run", "x"], "option '-v' belongs behind the command, as in 'compysition run -v' (see "),

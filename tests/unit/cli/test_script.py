@@ -180,6 +180,23 @@ def test_an_error_at_the_start_is_told_with_the_line_that_raised(tmp_path: Path)
             "from compysition import ActorOptions; ActorOptions(concurency=1)",
             "flow.py:1: ActorOptions() takes no argument 'concurency'; did you mean 'concurrency'?",
         ),
+        (
+            "from compysition.actors import EventFilter; EventFilter('x', regx='a')",
+            "flow.py:1: EventFilter() takes no argument 'regx'; did you mean 'regex'?",
+        ),
+        (
+            "class Own:\n    def __init__(self): pass\nOwn(sise=2)",
+            "flow.py:3: TypeError: Own.__init__() got an unexpected keyword argument 'sise'",
+        ),
+        (
+            "from compysition import Director; Director().registr_actor",
+            "flow.py:1: Director has no 'registr_actor'; did you mean 'register_actor'?",
+        ),
+        ("import math; math.no_such", "flow.py:1: AttributeError: module 'math' has no attribute 'no_such'"),
+        (
+            "import compysition.acters",
+            "flow.py:1: there is no module 'compysition.acters'; did you mean 'compysition.actors'?",
+        ),
         ("from compysition import Evnt", "flow.py:1: compysition has no 'Evnt'; did you mean 'Event'?"),
         ("from compysition import WSGI", "flow.py:1: compysition has no 'WSGI'; there are: 'Actor', "),
         (
