@@ -34,6 +34,7 @@ class LineWriter(Actor):
 
     # Order is what people read by.
     options = ActorOptions(concurrency=1)
+    _is_end = True
     #: Lines are written when they are so many bytes, or when nothing comes behind them.
     _block_bytes: ClassVar[int] = 4_096
 

@@ -79,7 +79,7 @@ def test_actors_say_what_they_are() -> None:
     assert (door.kind, door.is_door, door.is_cut, door.listens) == ("WSGIServer", True, True, ("http://[::1]:0/api",))
     assert (mounted.is_door, mounted.listens) == (True, ())
     assert (null.is_end, null.ends_flow, null.is_posted_to, null.is_door) == (True, True, True, False)
-    assert (logs.is_log_actor, logs.is_posted_to, errors.is_error_actor) == (True, False, True)
+    assert (logs.is_log_actor, logs.is_end, logs.is_posted_to, errors.is_error_actor) == (True, True, False, True)
 
 
 def test_a_broker_says_where_it_listens_and_a_worker_is_a_door() -> None:
