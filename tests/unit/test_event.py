@@ -338,8 +338,17 @@ def test_lookup_that_leads_nowhere_is_the_default(path: str) -> None:
     assert nested().lookup(path) is None
 
 
+#: Few characters, so that paths lead somewhere.
+_STEPS = st.text("a0-_.", max_size=2)
+
+
 @given(
-    st.text(max_size=20), st.recursive(st.none() | st.integers(), lambda i: st.lists(i) | st.dictionaries(st.text(), i))
+    st.lists(_STEPS | st.text(max_size=5), max_size=4).map(".".join),
+    st.recursive(
+        st.none() | st.integers() | _STEPS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_STEPS, inner, max_size=3),
+        max_leaves=8,
+    ),
 )
 def test_lookup_never_raises_for_plain_data(path: str, data: Any) -> None:
     Event(data).lookup(f"data.{path}")
