@@ -5,6 +5,7 @@ import base64
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -14,7 +15,7 @@ import gevent
 import pytest
 from gevent.pool import Pool
 
-from compysition import Director, Event
+from compysition import Director, Event, testing
 from compysition.actor import Actor
 from compysition.actors import BasicAuth
 from compysition.actors.basicauth import MAX_WAITING
@@ -34,6 +35,7 @@ pytestmark = [pytest.mark.patched, pytest.mark.unpatched]
 BCRYPT = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 USERS = {"ann": "secret"}
 LIMIT_S = 20.0
+wait_until = partial(testing.wait_until, timeout_s=LIMIT_S)
 
 
 def basic(text: str) -> str:
@@ -42,12 +44,6 @@ def basic(text: str) -> str:
 
 def event(credentials: str | None = "ann:secret", data: Any = None) -> Event:
     return Event(data) if credentials is None else Event(data, authorization=basic(credentials))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    with gevent.Timeout(LIMIT_S):
-        while not condition():
-            gevent.sleep(0.001)
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 """The kernel without a Director: cells, queues, consumers and actors."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import gevent
 
+from compysition import testing
 from compysition.actor import Actor, ActorOptions
 from compysition.cell import Cell
 from compysition.clock import Clock
@@ -25,12 +27,7 @@ LIMIT_S = 20.0
 #: A bit of `Cell.shut` that nobody else uses.
 CLOSED = 1 << 10
 
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Let everything else run until `condition` holds."""
-    with gevent.Timeout(LIMIT_S):
-        while not condition():
-            gevent.sleep(0.0005)
+wait_until = partial(testing.wait_until, timeout_s=LIMIT_S)
 
 
 def turn() -> None:
