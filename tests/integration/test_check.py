@@ -23,6 +23,8 @@ pytestmark = pytest.mark.unpatched
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLES: Final = sorted((ROOT / "examples").glob("[0-9]*.py"))
+#: The third script of the design, as printed, is open to the network and has an actor that nothing comes to.
+WARNED: Final = {"06_majordomo.py": ["C201", "C203"]}
 LIMIT_S: Final = 30.0
 HEAD: Final = """\
 import sys, time
@@ -85,9 +87,9 @@ def only(inspection: Inspection) -> Finding:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_nothing_is_found_in_an_example(example: Path) -> None:
+def test_nothing_is_found_in_an_example_but_what_it_means(example: Path) -> None:
     inspection = inspect(example)
-    assert inspection.findings == ()
+    assert [finding.code.name for finding in inspection.findings] == WARNED.get(example.name, [])
     assert len(inspection.directors) == 1
 
 
@@ -329,7 +331,9 @@ def test_no_socket_is_opened_and_no_greenlet_is_left(example: Path, is_patched: 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stderr.splitlines()[-1]) == [[], [], 1, []]
+    opened, made, number, findings = json.loads(done.stderr.splitlines()[-1])
+    assert (opened, made, number) == ([], [], 1)
+    assert [finding["code"] for finding in findings] == WARNED.get(example.name, [])
 
 
 def test_what_a_script_has_started_is_ended_with_it(write: Write, tmp_path: Path) -> None:
