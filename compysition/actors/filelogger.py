@@ -114,7 +114,8 @@ class FileLogger(LineWriter):
         try:
             self.offload(self._file.follow, self._hosted.clock.wall())
         except OSError as error:
-            raise ConfigurationError(f"{self.name!r} cannot open its file: {error}") from error
+            remedy = "; make the directory, or give another path" if isinstance(error, FileNotFoundError) else ""
+            raise ConfigurationError(f"{self.name!r} cannot open its file: {error}{remedy}") from error
         self._reopener = get_hub().loop.async_(ref=False)
         self._reopener.start(lambda: self.background(self._follow, restart=False))
         super().pre_hook()

@@ -45,11 +45,18 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         dest="timeout_s",
-        type=seconds_option,
+        type=_time_above_0,
         default=TIMEOUT_S,
         metavar="SECONDS",
         help=f"how long the script may take until it has come to its end (default: {TIMEOUT_S:g})",
     )
+
+
+def _time_above_0(text: str) -> float:
+    timeout_s = seconds_option(text)
+    if timeout_s == 0:
+        raise argparse.ArgumentTypeError(f"it is {text!r}: wanted is a time above 0")
+    return timeout_s
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -132,11 +132,17 @@ def test_nothing_is_opened_before_the_start(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "reason"), [("none/log", "No such file or directory"), ("", "Is a directory")])
-def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path, name: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason", "remedy"),
+    [
+        ("none/log", "No such file or directory", "; make the directory, or give another path"),
+        ("", "Is a directory", ""),
+    ],
+)
+def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path, name: str, reason: str, remedy: str) -> None:
     director = Director()
     director.register_actor(FileLogger, "log", tmp_path / name)
-    with pytest.raises(StartError, match=f"'log' cannot open its file: .*{reason}: {tmp_path / name}"):
+    with pytest.raises(StartError, match=f"'log' cannot open its file: .*{reason}: {tmp_path / name}{remedy}$"):
         director.start(block=False)
     assert_conserved(director)
 

@@ -31,6 +31,7 @@ from compysition.cli.main import COMMANDS, build_parser, command, main
             ["run", "--stop-timeout", "x", "a.py"],
             "argument --stop-timeout: it is 'x': wanted is a time: seconds as a n",
         ),
+        (["check", "--timeout", "0", "a.py"], "argument --timeout: it is '0': wanted is a time above 0 (see compys"),
         (["run", "--set", "port", "a.py"], "argument --set: it is 'port': wanted is name=value (see compysition run"),
         (["run", "--set", "=1", "a.py"], "argument --set: it is '=1': wanted is name=value (see compysition run "),
     ],
